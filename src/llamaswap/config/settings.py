@@ -1,0 +1,134 @@
+"""The configuration as the rest of the program sees it: frozen, complete, every default filled in.
+
+`load.py` makes these from YAML. Durations carry `_s` (seconds). Equality of two `ModelConfig`s means
+that a running process of one can serve the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from llamaswap.errors import Problem
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """`models.<id>.timeouts`; 0 means no limit."""
+
+    connect_s: float = 30.0
+    keepalive_s: float = 30.0
+    response_header_s: float = 0.0
+    tls_handshake_s: float = 10.0
+    expect_continue_s: float = 1.0
+    idle_conn_s: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """`models.<id>.filters`. Keys are sjson paths: a dot nests, `\\.` is a literal dot."""
+
+    strip_params: tuple[str, ...] = ()
+    """Sorted, without `model`."""
+    set_params: Mapping[str, Any] = EMPTY
+    set_params_by_id: Mapping[str, Mapping[str, Any]] = EMPTY
+    """Keyed by the id or alias that the client asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    inputs: tuple[str, ...] = ()
+    """Of text, audio, image."""
+    outputs: tuple[str, ...] = ()
+    tools: bool = False
+    reranker: bool = False
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One `models.<id>`, after macros, with globals applied."""
+
+    id: str
+    cmd: str = ""
+    """As written, macros substituted; shown by /running."""
+    argv: tuple[str, ...] = ()
+    """`cmd` split as a POSIX shell would; empty if there is no cmd (start then fails)."""
+    cmd_stop: str = ""
+    """May hold `${PID}`; empty: SIGTERM to the process group."""
+    proxy: str = ""
+    """Base URL of the upstream, e.g. http://localhost:5800."""
+    port: int | None = None
+    """What `${PORT}` became, if cmd uses it."""
+    aliases: tuple[str, ...] = ()
+    """Keys of setParamsByID included."""
+    env: tuple[str, ...] = ()
+    """`NAME=value` each."""
+    check_endpoint: str = "/health"
+    """A path (may carry a query), or `none`: ready as soon as it is spawned."""
+    ttl_s: float = 0.0
+    """Idle seconds until unload; 0 never. globalTTL applied."""
+    unload_timeout_s: float = 10.0
+    """From asking to stop to SIGKILL. Global applied."""
+    health_check_timeout_s: float = 120.0
+    unlisted: bool = False
+    use_model_name: str = ""
+    name: str = ""
+    description: str = ""
+    concurrency_limit: int = 10
+    """Most requests waiting and running at once; default applied."""
+    filters: Filters = Filters()
+    metadata: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    send_loading_state: bool = False
+    """Global applied."""
+    timeouts: Timeouts = Timeouts()
+    ignore_websockets: bool = False
+    capabilities: Capabilities | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    id: str
+    swap: bool = True
+    """Members replace each other."""
+    exclusive: bool = True
+    """Loading a member unloads other groups' models."""
+    persistent: bool = False
+    """Other groups never unload its members."""
+    members: tuple[str, ...] = ()
+
+
+DEFAULT_IGNORE_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    models: Mapping[str, ModelConfig] = field(default_factory=lambda: EMPTY)
+    """By id, sorted."""
+    groups: Mapping[str, Group] = field(default_factory=lambda: EMPTY)
+    """By id; models in none belong to the implicit `(default)` group (swap and exclusive)."""
+    priorities: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    """Model id -> priority, higher first; unlisted 0."""
+    max_wait_s: float = 30.0
+    """A request that has waited so long is served next (routing.scheduler.settings.fifo.maxWait)."""
+    send_loading_state: bool = False
+    include_aliases_in_list: bool = False
+    api_keys: tuple[str, ...] = ()
+    ignore_paths: tuple[re.Pattern[str], ...] = ()
+    preload: tuple[str, ...] = ()
+    """Model ids, aliases resolved, unknown dropped."""
+    log_level: str = "info"
+    log_time_format: str = ""
+    log_to_stdout: str = "proxy"
+    start_port: int = 5800
+    max_request_body_bytes: int = 1 << 30
+    """Larger request bodies are refused with 413 (maxRequestBodyMiB)."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names, besides addresses and localhost, under which control routes may be called."""
+    warnings: tuple[Problem, ...] = ()
+    """Findings that do not stop it: unknown keys, keys of later versions."""
