@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 
 from llamaswap.config.settings import ModelConfig
 from llamaswap.errors import BadRequest
-from llamaswap.relay.jsonspans import Body, JsonBody, Member, walk
+from llamaswap.relay.jsonspans import Body, JsonBody, Member, parse, walk
+
+__all__ = ["Body", "JsonBody", "apply", "compile_plan", "parse", "parse_path"]
 
 PLANS_KEPT = 4096
 """Models whose compiled edits are remembered; more than a configuration has, so reloads leave no pile."""
