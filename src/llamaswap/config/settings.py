@@ -35,8 +35,8 @@ class Filters:
 
     strip_params: tuple[str, ...] = ()
     """Sorted, without `model`."""
-    set_params: Mapping[str, Any] = EMPTY
-    set_params_by_id: Mapping[str, Mapping[str, Any]] = EMPTY
+    set_params: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    set_params_by_id: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY)
     """Keyed by the id or alias that the client asked for."""
 
 

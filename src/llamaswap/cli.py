@@ -1,0 +1,181 @@
+"""The command line: flags in, one running server out."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llamaswap import __version__
+from llamaswap.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when needed: --version and --help should not wait for a server
+    from llamaswap.server import Listener
+
+DEFAULT_CONFIG = "config.yaml"
+DEFAULT_PORT, DEFAULT_TLS_PORT = 8080, 8443
+LOOPBACK = ("127.", "::1")
+
+
+class UsageError(Exception):
+    """Something on the command line, or about the place it runs in, that must be put right first."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Long flags in both forms, since llama-swap users type one dash."""
+    parser = argparse.ArgumentParser(
+        prog="llamaswap",
+        description="One address in front of your local inference servers: starts the right one for each request.",
+        epilog="No configuration yet? Try: llamaswap --demo",
+        allow_abbrev=False,
+    )
+
+    def flag(name: str, **options: object) -> None:
+        parser.add_argument(f"--{name}", f"-{name}", **options)  # type: ignore[arg-type]
+
+    flag("config", metavar="FILE", help=f"configuration file (default: {DEFAULT_CONFIG})")
+    flag(
+        "listen",
+        metavar="ADDRESS",
+        help="host:port to listen on (default: 127.0.0.1:8080, with TLS 127.0.0.1:8443); :8080 is all interfaces",
+    )
+    flag("tls-cert-file", metavar="FILE", help="PEM certificate chain; serve HTTPS (needs --tls-key-file)")
+    flag("tls-key-file", metavar="FILE", help="PEM private key of the certificate")
+    flag("watch-config", action="store_true", help="accepted; this version does not reload yet")
+    flag(
+        "demo",
+        action="store_true",
+        help="run without a configuration: two stand-in models to try swapping with",
+    )
+    flag("version", action="store_true", help="print the version and exit")
+    return parser
+
+
+def version_line() -> str:
+    """`version: V (C), built at D`, as llama-swap prints it."""
+    commit, date = build_info()
+    return f"version: {__version__} ({commit}), built at {date}"
+
+
+def build_info() -> tuple[str, str]:
+    """The commit and its date that the zipapp was built from; `unknown` outside one."""
+    try:
+        from llamaswap import _build  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return "unknown", "unknown"
+    return str(_build.COMMIT), str(_build.BUILD_DATE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status. Errors are lines on stderr, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--demo-model"]:
+        from llamaswap.demo import demo_model_main
+
+        return demo_model_main(arguments[1:])
+    options = build_parser().parse_args(arguments)
+    if options.version:
+        print(version_line())
+        return 0
+    try:
+        return run(options)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"llamaswap: {problem}", file=sys.stderr)
+        count = len(error.problems)
+        print(f"llamaswap: {count} problem{'s' if count > 1 else ''} in the configuration", file=sys.stderr)
+    except UsageError as error:
+        print(f"llamaswap: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130  # before the server took signals over
+    return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load, bind, serve. Raises ConfigError and UsageError."""
+    import logging
+
+    from llamaswap import config as configuration
+    from llamaswap.observe.logs import Logs, setup_logging
+
+    if options.demo:
+        from llamaswap.demo import DEMO_CONFIG, demo_hint
+
+        config = configuration.loads(DEMO_CONFIG(), file="--demo")
+    else:
+        config = configuration.load(config_path(options.config))
+
+    import trio
+
+    from llamaswap.server import serve
+
+    listener = listen(options)
+    logs = Logs(to_stdout=config.log_to_stdout)
+    setup_logging(config, logs)
+    log = logging.getLogger("llamaswap")
+    for problem in config.warnings:
+        log.warning("%s", problem)
+    if options.watch_config:
+        log.warning("--watch-config: this version does not reload; restart it to apply a new configuration")
+    if options.demo:
+        print(demo_hint(listener.url), flush=True)
+    return trio.run(serve, config, logs, listener)
+
+
+def config_path(given: str | None) -> Path:
+    """The configuration file. Raises UsageError if there is none to read."""
+    path = Path(given or DEFAULT_CONFIG)
+    if path.is_dir():
+        raise UsageError(f"--config {path}: is a directory; name the file in it")
+    if not path.exists():
+        hint = "" if given else "; name one with --config FILE, or try --demo"
+        raise UsageError(f"configuration file {path} does not exist{hint}")
+    return path
+
+
+def listen(options: argparse.Namespace) -> Listener:
+    """Bind what --listen and the TLS flags say. Raises UsageError."""
+    from llamaswap.server import Listener, tls_context
+    from llamaswap.web.front import bind, parse_listen
+
+    certificate, key = options.tls_cert_file, options.tls_key_file
+    if bool(certificate) != bool(key):
+        missing = "--tls-key-file" if certificate else "--tls-cert-file"
+        raise UsageError(f"TLS needs both --tls-cert-file and --tls-key-file; {missing} is missing")
+    default_port = DEFAULT_TLS_PORT if certificate else DEFAULT_PORT
+    try:
+        host, port = parse_listen(options.listen or f"127.0.0.1:{default_port}", default_port)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    context = None
+    if certificate:
+        for name, file in (("--tls-cert-file", certificate), ("--tls-key-file", key)):
+            if not Path(file).is_file():
+                raise UsageError(f"{name} {file}: no such file")
+        try:
+            context = tls_context(Path(certificate), Path(key))
+        except OSError as error:
+            raise UsageError(f"cannot use {certificate} with {key}: {error.strerror or error}") from error
+    try:
+        sockets = bind(host, port)
+    except socket.gaierror as error:
+        raise UsageError(f"--listen {options.listen}: no such host {host!r}: {error.strerror}") from error
+    except OSError as error:
+        hint = (
+            "; another program listens there (choose another with --listen)"
+            if error.errno == errno.EADDRINUSE
+            else ""
+        )
+        raise UsageError(f"cannot listen on {host or '*'}:{port}: {error.strerror}{hint}") from error
+    port = sockets[0].getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host or "localhost"
+    public = not (host == "localhost" or host.startswith(LOOPBACK))
+    return Listener(sockets, context, f"{'https' if context else 'http'}://{shown}:{port}", public)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

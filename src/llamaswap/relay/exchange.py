@@ -1,0 +1,139 @@
+"""One request and its response, as the relay sees it: no server, no protocol version.
+
+`web/http1.py` implements it over our own HTTP/1.1 front, `web/asgi.py` over ASGI.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+
+from llamaswap.errors import SwapError, render
+from llamaswap.relay.transport import Data, Transport
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection (or half-closed it, which means the same here)."""
+
+
+class Framing(Enum):
+    """How a response's body ends."""
+
+    LENGTH = "length"
+    """Its Content-Length says."""
+    CHUNKED = "chunked"
+    """Transfer-Encoding: chunked, or what the protocol has in its place."""
+    NONE = "none"
+    """There is no body (HEAD, 204, 304)."""
+
+
+class Exchange(ABC):
+    """A request head, its body on demand, and a way to answer.
+
+    Errors of the client's connection are raised as `ClientGone`. One task uses an exchange at a time,
+    but for `wait_gone`, which may run beside the others.
+    """
+
+    __slots__ = (
+        "bytes_sent",
+        "client",
+        "headers",
+        "method",
+        "model_id",
+        "path",
+        "query",
+        "started",
+        "status",
+    )
+
+    def __init__(self, method: str, path: str, query: str, headers: Headers, client: str) -> None:
+        self.method = method
+        self.path = path
+        """Percent-encoded, as the client wrote it."""
+        self.query = query
+        """Without the question mark; percent-encoded."""
+        self.headers = headers
+        """Names as the client wrote them (lower case over HTTP/2)."""
+        self.client = client
+        """The peer's address, without its port."""
+        self.started = False
+        """Whether `start` was called: from here on an error can only break the connection."""
+        self.status = 0
+        self.bytes_sent = 0
+        """Of the response's body."""
+        self.model_id = ""
+        """The model that it went to, for the log."""
+
+    raw: bool = False
+    """Whether `send_raw` may be used: the client speaks HTTP/1.1 with us."""
+    resumable: bool = False
+    """Whether a cancelled `send` can be taken up again with `flush`."""
+    websocket: bool = False
+    """Whether the client asks to upgrade to a WebSocket, and `hijack` may be used."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that (lower-case) name."""
+        for key, value in self.headers:
+            if len(key) == len(name) and key.lower() == name:
+                return value
+        return None
+
+    @abstractmethod
+    async def read_body(self, limit: int) -> bytes | bytearray:
+        """The whole body. Raises PayloadTooLarge above `limit` bytes, BadRequest, RequestTimeout, ClientGone."""
+
+    @abstractmethod
+    def start(self, status: int, headers: Headers, framing: Framing, reason: bytes = b"") -> None:
+        """The response head; it leaves with the first body bytes, or at `flush` or `finish`.
+
+        `headers` carry no framing of the hop but, with LENGTH, their Content-Length.
+        """
+
+    @abstractmethod
+    async def send(self, data: Data) -> None:
+        """Body bytes, without framing."""
+
+    async def send_raw(self, data: bytes) -> None:
+        """Body bytes that already carry the HTTP/1.1 framing announced by `start`; only where `raw`."""
+        raise TypeError(f"{type(self).__name__} carries no raw framing")
+
+    async def flush(self) -> None:
+        """Send a head that still waits for its body, and what a cancelled `send` left over."""
+        return
+
+    @abstractmethod
+    async def finish(self, *, raw: bool = False) -> None:
+        """The response is complete (`raw`: its last chunk went through `send_raw`). Idempotent."""
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Break the connection so that the client sees an incomplete response, never a clean end."""
+
+    @abstractmethod
+    async def wait_gone(self) -> None:
+        """Return when the client has left. Cancel-safe; what it reads meanwhile is kept."""
+
+    def hijack(self) -> tuple[Transport, bytes]:
+        """The client's transport and what was read of it beyond the request; the exchange is over with it."""
+        raise TypeError(f"{type(self).__name__} has no transport of its own")
+
+    async def answer(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """A complete small response of our own."""
+        fixed = [*headers, (b"Content-Length", b"%d" % len(body))] if status not in (204, 304) else headers
+        self.start(status, fixed, Framing.NONE if self.method == "HEAD" or not body else Framing.LENGTH)
+        if body and self.method != "HEAD":
+            await self.send(body)
+        await self.finish()
+
+    async def fail(self, error: SwapError) -> None:
+        """Answer with `error`'s envelope, or break the connection if the response has started."""
+        if self.started:
+            await self.abort()
+            return
+        accept = self.header(b"accept") or b""
+        status, headers, body = render(error, accept.decode("latin-1"))
+        fields = [(k.encode(), v.encode()) for k, v in headers if k != "Content-Length"]
+        await self.answer(status, fields, body)

@@ -1,0 +1,173 @@
+"""Keep-alive connections to upstreams, and how new ones are made."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import trio
+from trio.lowlevel import wait_writable
+
+from llamaswap.config.settings import Timeouts
+from llamaswap.errors import BadGateway
+from llamaswap.relay.transport import Plain, Tls, Transport, prepare
+from llamaswap.upstream.fleet import Upstream
+
+MAX_IDLE = 128  # per model; more than that many at once is a burst whose connections need not be kept
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an upstream listens, from its proxy URL."""
+
+    tls: bool
+    host: str
+    port: int
+    prefix: str
+    """The URL's path without its trailing slash, put before every request's path."""
+
+
+@lru_cache(maxsize=1024)
+def origin_of(base_url: str) -> Origin:
+    """Take a proxy URL apart. Raises BadGateway if there is no host in it."""
+    parts = urlsplit(base_url)
+    tls = parts.scheme == "https"
+    if not parts.hostname:
+        raise BadGateway(f"the model's proxy {base_url!r} names no host")
+    return Origin(tls, parts.hostname, parts.port or (443 if tls else 80), parts.path.rstrip("/"))
+
+
+class Pool:
+    """Idle connections per model. A connection in use belongs to its request, not to the pool."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, tuple[int, list[tuple[float, Transport]]]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    def take(self, upstream: Upstream) -> Transport | None:
+        """An idle connection that looked alive a moment ago, or None. Synchronous."""
+        kept = self._idle.get(upstream.model.id)
+        if kept is None or kept[0] != upstream.generation:
+            return None
+        idle = kept[1]
+        limit_s = upstream.model.timeouts.idle_conn_s
+        while idle:
+            since, connection = idle.pop()
+            expired = limit_s > 0 and trio.current_time() - since > limit_s
+            if not expired and not connection.stale():
+                return connection
+            connection.close()
+        return None
+
+    def give(self, upstream: Upstream, connection: Transport) -> None:
+        """Keep a connection whose response was complete for the next request."""
+        model_id = upstream.model.id
+        kept = self._idle.get(model_id)
+        if kept is None or kept[0] != upstream.generation:
+            self.forget(model_id)
+            kept = self._idle[model_id] = (upstream.generation, [])
+        if upstream.alive and len(kept[1]) < MAX_IDLE:
+            kept[1].append((trio.current_time(), connection))
+        else:
+            connection.close()
+
+    def forget(self, model_id: str) -> None:
+        """Close what is idle to a model: its process has ended."""
+        _, idle = self._idle.pop(model_id, (0, []))
+        for _, connection in idle:
+            connection.close()
+
+    def sweep(self, idle_s: float) -> None:
+        """Close connections that have been idle for `idle_s`."""
+        oldest = trio.current_time() - idle_s
+        for _, idle in self._idle.values():
+            while idle and idle[0][0] < oldest:
+                idle.pop(0)[1].close()
+
+    def close(self) -> None:
+        for model_id in list(self._idle):
+            self.forget(model_id)
+
+    async def connect(self, upstream: Upstream) -> Transport:
+        """A fresh connection. Raises ConnectionRefusedError if nothing listens, BadGateway on all else.
+
+        A cancelled call leaves no socket open.
+        """
+        origin = origin_of(upstream.base_url)
+        timeouts = upstream.model.timeouts
+        with trio.move_on_after(timeouts.connect_s or float("inf")):
+            try:
+                sock = await _dial(origin.host, origin.port, timeouts)
+            except ConnectionRefusedError:
+                raise
+            except OSError as error:
+                raise BadGateway(
+                    f"cannot connect to {upstream.base_url}: {error.strerror or error}"
+                ) from error
+            return await self._handshake(sock, origin, timeouts) if origin.tls else Plain(sock)
+        raise BadGateway(f"no connection to {upstream.base_url} within {timeouts.connect_s:g} s")
+
+    async def _handshake(self, sock: socket.socket, origin: Origin, timeouts: Timeouts) -> Tls:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            self._tls,
+            server_hostname=origin.host,
+            https_compatible=True,
+        )
+        done = False
+        try:
+            with trio.fail_after(timeouts.tls_handshake_s or float("inf")):
+                await stream.do_handshake()
+            done = True
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            raise BadGateway(
+                f"TLS handshake with {origin.host} failed: {error.__cause__ or error!r}"
+            ) from error
+        finally:
+            if not done:
+                sock.close()
+        return Tls(stream)
+
+
+async def _dial(host: str, port: int, timeouts: Timeouts) -> socket.socket:
+    """The first address of `host` that accepts."""
+    if host == "localhost":
+        # Local servers bind one of the two, most of them IPv4; no resolver is asked.
+        addresses = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
+    else:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+    failure: OSError | None = None
+    for family, address in addresses:
+        try:
+            return await _dial_one(family, address, timeouts.keepalive_s)
+        except OSError as error:
+            # A refusal says most; "no IPv6 here" after it says nothing.
+            if not isinstance(failure, ConnectionRefusedError):
+                failure = error
+    raise failure or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+
+async def _dial_one(family: socket.AddressFamily, address: object, keepalive_s: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    connected = False
+    try:
+        prepare(sock, keepalive_s)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            await wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))  # the matching subclass, ConnectionRefusedError included
+        connected = True
+        return sock
+    finally:
+        if not connected:
+            sock.close()

@@ -1,0 +1,343 @@
+"""One try of one request on one upstream connection, response carried to the client.
+
+The body bytes of a response go to an HTTP/1.1 client as the upstream framed them, its chunks included;
+only the head is rewritten. Everything an `Attempt` has done stands in the object, so that the first
+milliseconds run without a watcher on the client (most answers of a busy proxy end there) and, if they
+do not suffice, the same work goes on under one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+import httptools
+import trio
+
+from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
+from llamaswap.relay.exchange import ClientGone, Exchange, Framing
+from llamaswap.relay.pool import Pool
+from llamaswap.relay.transport import Data, Transport
+from llamaswap.upstream.fleet import Upstream
+
+UNWATCHED_S = 0.02  # a watcher costs 50 us; most short answers are over sooner, and 100 ms is promised
+HEAD_LIMIT = 65536  # bytes of a response head
+EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
+END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
+
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade".split()
+)
+
+
+class Outcome(Enum):
+    DONE = "done"
+    """The client has a response, whole or visibly broken."""
+    NO_ANSWER = "no answer"
+    """The connection ended before the first response byte; nothing reached the client."""
+    REFUSED = "refused"
+    """Nothing listens at the upstream's address."""
+
+
+class Broken(Exception):
+    """The upstream broke off, or broke HTTP, after its first byte."""
+
+
+class ResponseParser:
+    """What httptools reports of one response. `parts` stays empty unless `on_body` is asked for."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_done = False
+        self.complete = False
+        self.begun = 0
+        self.parts: list[bytes] = []
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:  # later ones are trailers
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.head_done = True
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def feed(self, data: bytes) -> None:
+        """Raises Broken on what is not HTTP, bytes after the end of the response included."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise Broken(f"invalid HTTP from the upstream: {error}") from error
+        if self.begun > 1:
+            raise Broken("the upstream sent bytes beyond the end of its response")
+
+
+class DecodingParser(ResponseParser):
+    """The same, with the body taken out of its chunks."""
+
+    def on_body(self, data: bytes) -> None:
+        self.parts.append(data)
+
+
+class Attempt:
+    """Send `segments` (head and body, framed) on `connection`, or a new one, and carry the answer."""
+
+    def __init__(
+        self,
+        ex: Exchange,
+        upstream: Upstream,
+        pool: Pool,
+        connection: Transport | None,
+        segments: Sequence[Data],
+    ) -> None:
+        self._ex = ex
+        self._upstream = upstream
+        self._pool = pool
+        self._connection = connection
+        self._unsent = list(reversed(segments))
+        self._buffer = b""
+        self._parser: ResponseParser | None = None
+        self._left = -1  # body bytes to come where a Content-Length says so
+        self._chunked = False
+        self._raw = False
+        self._bodiless = False
+        self._joining = ex.started  # after loading frames: our head is out already
+        self._error_body: list[bytes] | None = None
+        self._reusable = True
+        self._complete = False
+        self._outcome: Outcome | None = None
+        self._failure: SwapError | ClientGone | None = None
+
+    async def carry(self) -> Outcome:
+        """Run to the end. Raises ClientGone, or a SwapError if nothing has reached the client.
+
+        Cancelled or failed, the connection is closed, which tells the upstream to stop working.
+        """
+        try:
+            if self._connection is not None and self._ex.resumable and self._connection.resumable:
+                with trio.move_on_after(UNWATCHED_S):
+                    await self._run()
+            if self._outcome is None:
+                await self._run_watched()
+        finally:
+            connection = self._connection
+            if connection is not None:
+                if self._outcome is Outcome.DONE and self._complete and self._reusable and not self._unsent:
+                    self._pool.give(self._upstream, connection)
+                else:
+                    connection.close()
+        if self._failure is not None:
+            raise self._failure
+        assert self._outcome is not None
+        return self._outcome
+
+    async def _run_watched(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._ex.wait_gone()
+                if self._outcome is None:
+                    self._failure = ClientGone()
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await self._run()
+            nursery.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        """All stages from where they stand; sets `_outcome` unless it is cancelled."""
+        try:
+            self._outcome = await self._stages()
+        except ClientGone as gone:
+            self._failure, self._outcome = gone, Outcome.DONE
+        except Broken as broken:
+            self._reusable = False
+            if self._ex.started and not (self._joining and self._parser is None):
+                await self._ex.abort()
+            else:
+                self._failure = BadGateway(str(broken))
+            self._outcome = Outcome.DONE
+        except SwapError as error:
+            self._failure, self._outcome = error, Outcome.DONE
+
+    async def _stages(self) -> Outcome:
+        if self._connection is None:
+            try:
+                self._connection = await self._pool.connect(self._upstream)
+            except ConnectionRefusedError:
+                return Outcome.REFUSED
+        connection = self._connection
+        if self._parser is None:
+            try:
+                await connection.flush()
+                while self._unsent:
+                    await connection.send(self._unsent.pop())
+            except OSError:
+                # It may have answered (413, 401) and closed before it read everything.
+                self._reusable = False
+            limit_s = self._upstream.model.timeouts.response_header_s
+            if limit_s > 0:
+                with trio.move_on_after(limit_s) as scope:
+                    answered = await self._read_head(connection)
+                if scope.cancelled_caught:
+                    raise GatewayTimeout(
+                        f"{self._upstream.model.id} sent no response head within {limit_s:g} s"
+                    )
+            else:
+                answered = await self._read_head(connection)
+            if not answered:
+                return Outcome.NO_ANSWER
+        return await self._carry_body(connection)
+
+    async def _read_head(self, connection: Transport) -> bool:
+        """Read up to the end of the final response head and announce it; False: nothing came."""
+        while True:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > HEAD_LIMIT:
+                    raise Broken("the upstream's response head is larger than 64 KiB")
+                try:
+                    data = await connection.recv()
+                except OSError:
+                    data = b""
+                if not data:
+                    if self._buffer:
+                        raise Broken("the upstream closed the connection within its response head")
+                    return False
+                self._buffer = self._buffer + data if self._buffer else data
+                continue
+            end += 4
+            # Decode chunks only for those who cannot take them as they are.
+            parser = ResponseParser() if self._ex.raw and not self._joining else DecodingParser()
+            parser.feed(self._buffer[:end])
+            status = parser.parser.get_status_code()
+            if not 100 <= status < 200:
+                break
+            self._buffer = self._buffer[end:]  # an interim response; the final one follows
+        head, self._buffer = self._buffer[:end], self._buffer[end:]
+        self._announce(parser, status, head)
+        self._parser = parser
+        return True
+
+    def _announce(self, parser: ResponseParser, status: int, head: bytes) -> None:
+        """Settle how the body ends on both sides and give the client's head to the exchange."""
+        ex = self._ex
+        drop = HOP_BY_HOP
+        length: bytes | None = None
+        chunked = events = False
+        close = parser.parser.get_http_version() != "1.1"
+        lowered = [(name.lower(), name, value) for name, value in parser.headers]
+        for key, _, value in lowered:
+            if key == b"content-length":
+                length = value
+            elif key == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise Broken(f"the upstream answers with Transfer-Encoding {value.decode('latin-1')!r}")
+                chunked = True
+            elif key == b"connection":
+                named = {token.strip() for token in value.lower().split(b",")}
+                drop = drop | named
+                close = close or b"close" in named
+            elif key == b"content-type":
+                events = value.startswith(b"text/event-stream")
+        if chunked and length is not None:
+            raise Broken("the upstream answers with both Content-Length and Transfer-Encoding")
+        self._reusable = self._reusable and not close
+        self._bodiless = ex.method == "HEAD" or status in (204, 304)
+        self._chunked = chunked
+        self._raw = chunked and ex.raw and not self._joining
+        if not chunked and length is not None:
+            self._left = int(length)
+        elif not chunked and not self._bodiless:
+            self._reusable = False  # the body ends with the connection
+        if self._joining:
+            if status != 200:
+                self._error_body = []
+            return
+        keep_length = length is not None and not chunked
+        headers = [
+            (name, value)
+            for key, name, value in lowered
+            if key not in drop and (keep_length or key != b"content-length")
+        ]
+        if events:
+            headers.append((b"X-Accel-Buffering", b"no"))
+        framing = Framing.CHUNKED
+        if self._bodiless:
+            framing = Framing.NONE
+        elif self._left >= 0:
+            framing = Framing.LENGTH
+        reason = head[: head.find(b"\r\n")].split(b" ", 2)[2:]
+        ex.start(status, headers, framing, reason[0] if reason else b"")
+
+    async def _carry_body(self, connection: Transport) -> Outcome:
+        ex = self._ex
+        data, self._buffer = self._buffer, b""
+        if self._bodiless or self._left == 0:
+            self._complete = True
+            self._reusable = self._reusable and not data
+            data = b""
+        if not data and not self._complete:
+            await ex.flush()  # the head goes out before the first token is made
+        until_close = self._left < 0 and not self._bodiless and not self._chunked
+        while True:
+            if data:
+                out = self._take(data)
+                if self._error_body is not None:
+                    self._error_body.append(out)
+                elif self._raw:
+                    await ex.send_raw(out)
+                elif out:
+                    await ex.send(out)
+            if self._complete:
+                break
+            try:
+                data = await connection.recv()
+            except OSError as error:
+                raise Broken("the upstream broke the connection within its response") from error
+            if not data:
+                if not until_close or not await self._ended_well():
+                    raise Broken("the upstream closed the connection within its response")
+                self._complete = True
+        if self._error_body:
+            lines = b"".join(self._error_body).splitlines()
+            self._error_body = []
+            await ex.send(b"data: " + b" ".join(lines) + b"\n\n")
+        await ex.finish(raw=self._raw)
+        return Outcome.DONE
+
+    def _take(self, data: bytes) -> bytes:
+        """Account for body bytes as they came; what the client gets for them. Raises Broken."""
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left <= 0:
+                self._complete = True
+                if self._left < 0:
+                    self._reusable = False
+                    data = data[: self._left]
+                    self._left = 0
+            return data
+        if not self._chunked:
+            return data
+        parser = self._parser
+        assert parser is not None
+        parser.feed(data)
+        self._complete = parser.complete
+        if self._raw:
+            return data
+        decoded = b"".join(parser.parts)
+        parser.parts.clear()
+        return decoded
+
+    async def _ended_well(self) -> bool:
+        """Whether a response that its connection's end completes was not cut off by a crash."""
+        if self._upstream.alive:
+            with trio.move_on_after(END_NOTICE_S):
+                await self._upstream.exited.wait()
+        return self._upstream.alive

@@ -1,0 +1,275 @@
+"""The way of one request: find its model, edit its body, hold its upstream, carry the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from llamaswap.config.settings import Config, ModelConfig
+from llamaswap.errors import BadGateway, BadRequest, Conflict, NotFound, SwapError
+from llamaswap.relay import filters, multipart, websocket
+from llamaswap.relay.endpoints import Endpoint, query_model
+from llamaswap.relay.exchange import ClientGone, Exchange, Framing
+from llamaswap.relay.heads import request_head
+from llamaswap.relay.loading import TICK_S, LoadingFrames
+from llamaswap.relay.pool import Pool, origin_of
+from llamaswap.relay.pump import EXIT_NOTICE_S, Attempt, Outcome
+from llamaswap.relay.transport import Data
+from llamaswap.routing.catalogue import Catalogue
+from llamaswap.routing.lifecycle import State
+from llamaswap.upstream.fleet import Fleet, Lease, Upstream
+
+T = TypeVar("T")
+
+UPSTREAM_PREFIX = "/upstream/"
+JOIN_BYTES = 65536  # head and body up to this size leave in one packet; beyond, copying costs more
+CONNECT_RETRY_S = (0.01, 0.5)  # first and longest pause while a model without a health check binds its port
+
+
+class Relay:
+    """Serves model requests; `handle` and `handle_upstream` answer exactly once or break the connection."""
+
+    def __init__(self, config: Config, catalogue: Catalogue, fleet: Fleet, pool: Pool) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._pool = pool
+
+    async def handle(self, ex: Exchange, endpoint: Endpoint) -> None:
+        """A request to a model endpoint.
+
+        Raises SwapError (for the caller to answer) and ClientGone. Cancel-safe: nothing stays behind.
+        """
+        body: Data = b""
+        parts: Sequence[Data] | None = None
+        stream = False
+        if endpoint.kind == "query":
+            name = query_model(ex.query.encode("latin-1"))
+            if name is None:
+                raise BadRequest("no model id could be identified: add ?model=<id> to the address")
+            model = self._catalogue.resolve(name)
+            if ex.header(b"content-length") is not None or ex.header(b"transfer-encoding") is not None:
+                body = await ex.read_body(self._config.max_request_body_bytes)
+        else:
+            raw = await ex.read_body(self._config.max_request_body_bytes)
+            if endpoint.kind == "json":
+                parsed = filters.parse(raw)
+                name = parsed.model
+                model = self._catalogue.resolve(name)
+                stream = parsed.stream
+                body = filters.apply(raw, parsed, model, name)
+            else:
+                content_type = (ex.header(b"content-type") or b"").decode("latin-1")
+                field = multipart.find_model(raw, content_type)
+                model = self._catalogue.resolve(field.value)
+                body = raw
+                if model.use_model_name:
+                    parts = multipart.rewrite(raw, field, model.use_model_name)
+        ex.model_id = model.id
+        loading = stream and endpoint.is_chat and model.send_loading_state
+        target = endpoint.upstream_path.encode()
+        await self._forward(ex, model, target, parts or [body], identity=True, loading=loading)
+
+    async def handle_upstream(self, ex: Exchange) -> None:
+        """`/upstream/<model>/<path>`: the upstream's own pages and routes, untouched.
+
+        Raises as `handle` does.
+        """
+        found = self._catalogue.split_path(ex.path[len(UPSTREAM_PREFIX) :])
+        if found is None:
+            raise NotFound("model not found")
+        model, _, rest = found
+        if not rest:
+            # Relative links of the page need the slash.
+            status = 301 if ex.method in ("GET", "HEAD") else 308
+            location = ex.path + "/" + ("?" + ex.query if ex.query else "")
+            await ex.answer(status, [(b"Location", location.encode("latin-1"))])
+            return
+        ex.model_id = model.id
+        if any(pattern.search(rest) for pattern in self._config.ignore_paths):
+            self.require_ready(model)
+        target = rest.encode("latin-1")
+        if ex.websocket:
+            await self._websocket(
+                ex, model, target + (b"?" + ex.query.encode("latin-1") if ex.query else b"")
+            )
+            return
+        body = await ex.read_body(self._config.max_request_body_bytes)
+        await self._forward(ex, model, target, [body], identity=False, loading=False)
+
+    async def _websocket(self, ex: Exchange, model: ModelConfig, target: bytes) -> None:
+        """An upgrade holds its upstream as a request does, unless the model ignores WebSockets."""
+        if model.ignore_websockets:
+            self.require_ready(model)
+            upstream = self._fleet.current(model.id)
+            if upstream is None:
+                raise Conflict(f"{model.id} is not ready, and this request does not start it")
+            await websocket.upgrade(ex, upstream, self._pool, target)
+            return
+        lease = self._fleet.submit(model)
+        try:
+            upstream = lease.upstream if lease.granted else await watched(ex, lease.wait)
+            await websocket.upgrade(ex, upstream, self._pool, target)
+        finally:
+            lease.release()
+
+    def require_ready(self, model: ModelConfig) -> None:
+        """Raises Conflict unless the model is running: some requests must not start one."""
+        if self._fleet.view(model.id).state is not State.READY:
+            raise Conflict(f"{model.id} is not ready, and this request does not start it")
+
+    async def _forward(
+        self,
+        ex: Exchange,
+        model: ModelConfig,
+        target: bytes,
+        body: Sequence[Data],
+        *,
+        identity: bool,
+        loading: bool,
+    ) -> None:
+        since: float | None = None
+        retried = False
+        if ex.query:
+            target = b"%b?%b" % (target, ex.query.encode("latin-1"))
+        while True:
+            lease = self._fleet.submit(model, since=since)
+            since = lease.submitted_at
+            try:
+                if lease.granted:
+                    upstream = lease.upstream
+                elif loading:
+                    upstream = await self._wait_with_frames(ex, lease, model)
+                else:
+                    upstream = await watched(ex, lease.wait)
+                segments = self._segments(ex, upstream, target, body, identity)
+                outcome = await self._try(ex, upstream, segments)
+                if outcome is Outcome.REFUSED and upstream.alive and model.check_endpoint == "none":
+                    outcome = await self._until_bound(ex, upstream, segments)
+                if outcome is Outcome.DONE:
+                    return
+                await self._settle_death(upstream, outcome)
+                if retried:
+                    how = (
+                        "refused the connection" if outcome is Outcome.REFUSED else "died before it answered"
+                    )
+                    raise BadGateway(f"{model.id} {how}, also after a restart")
+                retried = True
+            except SwapError as error:
+                if not ex.started:
+                    raise
+                # Loading frames are out: the error goes into the stream, which then ends in order.
+                await ex.send(LoadingFrames.failed(error))
+                await ex.finish()
+                return
+            finally:
+                lease.release()
+
+    def _segments(
+        self, ex: Exchange, upstream: Upstream, target: bytes, body: Sequence[Data], identity: bool
+    ) -> list[Data]:
+        size = sum(map(len, body))
+        head = request_head(
+            ex, origin_of(upstream.base_url).prefix.encode() + target, size, identity=identity
+        )
+        if size <= JOIN_BYTES:
+            return [b"".join((head, *body))]
+        return [head, *body]
+
+    async def _try(self, ex: Exchange, upstream: Upstream, segments: Sequence[Data]) -> Outcome:
+        """On an idle connection if there is one; a stale one is replaced silently."""
+        connection = self._pool.take(upstream)
+        outcome = await Attempt(ex, upstream, self._pool, connection, segments).carry()
+        if outcome is Outcome.NO_ANSWER and connection is not None:
+            outcome = await Attempt(ex, upstream, self._pool, None, segments).carry()
+        return outcome
+
+    async def _until_bound(self, ex: Exchange, upstream: Upstream, segments: Sequence[Data]) -> Outcome:
+        """A model without a health check counts as ready before it listens: wait for its port."""
+
+        async def bound() -> None:
+            pause, longest = CONNECT_RETRY_S
+            with trio.move_on_after(upstream.model.timeouts.connect_s or float("inf")):
+                while upstream.alive:
+                    with trio.move_on_after(pause):
+                        await upstream.exited.wait()
+                    pause = min(pause * 2, longest)
+                    try:
+                        connection = await self._pool.connect(upstream)
+                    except ConnectionRefusedError:
+                        continue
+                    self._pool.give(upstream, connection)
+                    return
+
+        await watched(ex, bound)
+        return await self._try(ex, upstream, segments)
+
+    async def _settle_death(self, upstream: Upstream, outcome: Outcome) -> None:
+        """After a request that got nothing: return if a restart can help, else raise BadGateway."""
+        with trio.move_on_after(EXIT_NOTICE_S):
+            await upstream.exited.wait()
+        if not upstream.alive:
+            return
+        if outcome is Outcome.REFUSED and upstream.model.check_endpoint != "none":
+            self._fleet.condemn(upstream)  # it runs and no longer listens
+            return
+        what = (
+            "refuses connections" if outcome is Outcome.REFUSED else "closed the connection without an answer"
+        )
+        raise BadGateway(f"{upstream.model.id} {what}")
+
+    async def _wait_with_frames(self, ex: Exchange, lease: Lease, model: ModelConfig) -> Upstream:
+        """Wait for the upstream while the client's stream tells how it is getting on."""
+        if lease.rejected:
+            return await lease.wait()  # too many requests: a plain 429
+        frames = LoadingFrames(model.name or model.id)
+        if not ex.started:
+            ex.start(
+                200,
+                [
+                    (b"Content-Type", b"text/event-stream"),
+                    (b"Cache-Control", b"no-cache"),
+                    (b"X-Accel-Buffering", b"no"),
+                ],
+                Framing.CHUNKED,
+            )
+
+        async def wait() -> Upstream:
+            begun = trio.current_time()
+            await ex.send(frames.opening())
+            while True:
+                upstream: Upstream | None = None
+                with trio.move_on_after(TICK_S):
+                    upstream = await lease.wait()
+                if upstream is not None:
+                    await ex.send(frames.done(trio.current_time() - begun))
+                    return upstream
+                await ex.send(frames.tick(lease.queue_position, trio.current_time() - begun))
+
+        return await watched(ex, wait)
+
+
+async def watched(ex: Exchange, work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` while the client stays. Raises ClientGone as soon as it leaves, and what `work` raises."""
+    result: list[T] = []
+    failure: SwapError | ClientGone | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            nonlocal failure
+            await ex.wait_gone()
+            if not result:
+                failure = ClientGone()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        try:
+            result.append(await work())
+        except (SwapError, ClientGone) as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result[0]

@@ -1,0 +1,190 @@
+"""The composition root: everything the running program consists of, and the tree its tasks live in.
+
+serve
+├ fleet        processes, one task each; the idle reaper
+├ app          Hypercorn's connections to the Quart-Trio app
+├ front        listeners; a connection is a task, its lease and pump live in its scope
+├ preload      hooks.on_startup.preload
+└ signals      TERM and INT begin the shutdown, a second one ends it at once
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from llamaswap.config.settings import Config
+from llamaswap.errors import SwapError
+from llamaswap.observe.logs import Logs
+from llamaswap.relay.exchange import Exchange
+from llamaswap.relay.pool import Pool
+from llamaswap.relay.relay import Relay
+from llamaswap.relay.transport import Transport
+from llamaswap.routing.catalogue import Catalogue
+from llamaswap.routing.lifecycle import State
+from llamaswap.upstream.fleet import Fleet
+from llamaswap.web.dispatch import Dispatcher
+from llamaswap.web.front import Front
+
+log = logging.getLogger("llamaswap")
+
+GRACE_S = 10.0  # for requests in flight when the first signal comes
+HARD_EXIT_MARGIN_S = 15.0  # beyond the grace and the longest unloadTimeout, something hangs: leave anyway
+GC_YOUNG = 20_000  # allocations between collections; a request makes no cycles worth looking for more often
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where the front listens, bound and ready."""
+
+    sockets: Sequence[socket.socket]
+    tls: ssl.SSLContext | None
+    url: str
+    public: bool
+    """Whether other machines can reach it."""
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A server context for HTTP/1.1 and HTTP/2. Raises OSError (ssl.SSLError included)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+async def serve(config: Config, logs: Logs, listener: Listener) -> int:
+    """Run until a signal ends it; the process's exit status (0 after an orderly end)."""
+    catalogue = Catalogue(config)
+    fleet = Fleet(config, catalogue, logs)
+    pool = Pool()
+    stopping = trio.Event()
+
+    def forget_connections(model_id: str) -> None:
+        if fleet.view(model_id).state is not State.READY:
+            pool.forget(model_id)
+
+    fleet.on_change(forget_connections)
+    app = _App(stopping)
+    relay = Relay(config, catalogue, fleet, pool)
+    dispatcher = Dispatcher(config, relay, app.serve)
+    status = 0
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as tree:
+            await tree.start(fleet.run)
+            front = Front(
+                list(listener.sockets),
+                dispatcher,
+                app,
+                pool,
+                tls=listener.tls,
+                room_wanted=lambda: any(view.queued for view in fleet.views()),
+            )
+            await tree.start(front.run)
+            log.info("llamaswap listens on %s", listener.url)
+            if listener.public and not config.api_keys:
+                log.warning(
+                    "other machines can reach %s and no apiKeys are set: anyone may use it", listener.url
+                )
+            for model_id in config.preload:
+                tree.start_soon(_preload, fleet, model_id)
+            # Listening already: the first client need not wait for what only the app's pages need.
+            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher)
+            _settle_memory()
+            stops = 0
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    log.warning(
+                        "SIGHUP: this version does not reload; restart it to apply a new configuration"
+                    )
+                    continue
+                stops += 1
+                if stops > 1:
+                    log.warning("second signal: ending at once")
+                    status = 128 + number
+                    break
+                log.info("%s: shutting down", signal.Signals(number).name)
+                front.close()
+                stopping.set()
+                _hard_deadline(config)
+                tree.start_soon(_wind_down, fleet, tree.cancel_scope)
+            tree.cancel_scope.cancel()
+    pool.close()
+    return status
+
+
+async def _wind_down(fleet: Fleet, everything: trio.CancelScope) -> None:
+    await fleet.shutdown(GRACE_S)
+    everything.cancel()
+
+
+async def _preload(fleet: Fleet, model_id: str) -> None:
+    try:
+        await fleet.preload(model_id)
+    except SwapError as error:
+        log.error("preload of %s failed: %s", model_id, error)
+
+
+class _App:
+    """The Quart-Trio app behind Hypercorn, imported after the front listens; requests for it wait."""
+
+    def __init__(self, stopping: trio.Event) -> None:
+        self._stopping = stopping
+        self._ready = trio.Event()
+
+    async def serve(self, ex: Exchange) -> None:
+        await self._ready.wait()
+        await self._inner.serve(ex)
+
+    async def serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
+        await self._ready.wait()
+        await self._inner.serve_http2(transport, client, received)
+
+    async def run(
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        fleet: Fleet,
+        logs: Logs,
+        dispatcher: Dispatcher,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        from llamaswap.web.app import create_app
+        from llamaswap.web.asgi import RelayMiddleware
+        from llamaswap.web.inprocess import InProcess
+        from llamaswap.web.state import AppState
+
+        state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=self._stopping)
+        app = create_app(state)
+        app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]
+        await app.startup()
+        self._inner = InProcess(app)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._inner.run)
+            self._ready.set()
+            task_status.started()
+
+
+def _settle_memory() -> None:
+    """What is loaded now stays: keep the collector from walking it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG, 20, 50)
+
+
+def _hard_deadline(config: Config) -> None:
+    longest = max((model.unload_timeout_s for model in config.models.values()), default=0.0)
+    timer = threading.Timer(GRACE_S + longest + HARD_EXIT_MARGIN_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,129 @@
+"""The second way in: an ASGI middleware that serves model routes through the same relay.
+
+With it the app is complete under Hypercorn alone, which is how HTTP/2 clients and tests reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import trio
+
+from llamaswap.errors import PayloadTooLarge
+from llamaswap.relay.exchange import ClientGone, Exchange, Framing, Headers
+from llamaswap.relay.transport import Data
+from llamaswap.web.dispatch import Dispatcher
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+H2_INTERNAL_ERROR = 2  # RFC 9113, section 7
+
+
+class ResponseBroken(Exception):
+    """Raised into the server to make it break the connection of a response that has started."""
+
+
+class AsgiExchange(Exchange):
+    """One request of an ASGI server."""
+
+    __slots__ = ("_disconnected", "_head", "_receive", "_scope", "_send", "aborted", "finished")
+
+    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+        client = scope.get("client") or ("", 0)
+        path = scope.get("raw_path") or scope["path"].encode()
+        super().__init__(
+            scope["method"],
+            path.partition(b"?")[0].decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            [(bytes(name), bytes(value)) for name, value in scope["headers"]],
+            client[0],
+        )
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._disconnected = trio.Event()
+        self._head: Message | None = None
+        self.finished = False
+        self.aborted = False
+
+    async def read_body(self, limit: int) -> bytes | bytearray:
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise PayloadTooLarge(f"the request body is larger than {limit} bytes")
+            if not message.get("more_body", False):
+                return body
+
+    def start(self, status: int, headers: Headers, framing: Framing, reason: bytes = b"") -> None:
+        self.started = True
+        self.status = status
+        # HTTP/2 allows lower-case names only.
+        fields = [(name.lower(), value) for name, value in headers]
+        self._head = {"type": "http.response.start", "status": status, "headers": fields}
+
+    async def send(self, data: Data) -> None:
+        await self.flush()
+        self.bytes_sent += len(data)
+        await self._send({"type": "http.response.body", "body": bytes(data), "more_body": True})
+
+    async def flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._send(head)
+
+    async def finish(self, *, raw: bool = False) -> None:
+        if self.finished:
+            return
+        await self.flush()
+        self.finished = True
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def abort(self) -> None:
+        self.aborted = True
+        if self._scope["http_version"] in ("2", "3"):
+            await self._reset_stream()
+
+    async def _reset_stream(self) -> None:
+        """Hypercorn (0.18) ends an HTTP/2 stream in order when the app raises: reset it ourselves."""
+        stream = getattr(self._send, "__self__", None)
+        protocol = getattr(getattr(stream, "send", None), "__self__", None)
+        if protocol is not None and hasattr(protocol, "connection"):
+            protocol.connection.reset_stream(stream.stream_id, H2_INTERNAL_ERROR)  # type: ignore[union-attr]
+            await protocol._flush()
+
+    async def wait_gone(self) -> None:
+        while not self._disconnected.is_set():
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._disconnected.set()
+
+
+class RelayMiddleware:
+    """Serves what `Dispatcher.is_model_route` claims; everything else goes to `app`."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], dispatcher: Dispatcher) -> None:
+        self._app = app
+        self._dispatcher = dispatcher
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            # A raw tunnel exists in the front only.
+            await send({"type": "websocket.http.response.start", "status": 501, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"", "more_body": False})
+            return
+        if scope["type"] == "http":
+            path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
+            if self._dispatcher.is_model_route(scope["method"], path):
+                ex = AsgiExchange(scope, receive, send)
+                await self._dispatcher.serve(ex)
+                if ex.aborted:
+                    raise ResponseBroken
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,207 @@
+"""Reading HTTP/1.1 requests: exact message ends, and the checks that llhttp leaves to its user.
+
+httptools gives no offsets and runs pipelined messages together, so the head is cut by hand at its empty
+line and only that is fed to the parser; bodies with a Content-Length never see it, and a chunked body is
+fed up to each CRLFCRLF, the only place where it can end.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from llamaswap.errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotImplementedHere, SwapError
+
+HEAD_LIMIT = 65536  # bytes; as large as a head full of cookies gets
+LEADING_LIMIT = 64  # bytes of empty lines before a request line (RFC 9112, 2.2)
+
+
+class VersionNotSupported(SwapError):
+    status, code = 505, "http_version_not_supported"
+
+
+class ExpectationFailed(SwapError):
+    status, code = 417, "expectation_failed"
+
+
+class RequestHead:
+    """One request head, and the parser that stays parked at its body."""
+
+    __slots__ = (
+        "chunked",
+        "complete",
+        "expects_continue",
+        "head_done",
+        "headers",
+        "http10",
+        "keep_alive",
+        "length",
+        "method",
+        "parser",
+        "parts",
+        "target",
+        "websocket",
+    )
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.method = ""
+        self.target = b""
+        self.parts: list[bytes] = []
+        self.head_done = self.complete = False
+        self.http10 = self.chunked = self.expects_continue = self.websocket = False
+        self.keep_alive = True
+        self.length = 0
+        self.parser = httptools.HttpRequestParser(self)
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:  # later ones are trailers, which nobody here forwards
+            self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        self.parts.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def take_head(buffer: bytearray) -> RequestHead | None:
+    """Cut the first request head off `buffer`; None if it is not all there yet.
+
+    Raises HeadTooLarge, BadRequest, NotImplementedHere, MethodNotAllowed, VersionNotSupported or
+    ExpectationFailed; the connection cannot be used after any of them.
+    """
+    start = 0
+    if buffer[:1] in (b"\r", b"\n"):
+        while buffer[start : start + 2] == b"\r\n":
+            start += 2
+            if start > LEADING_LIMIT:
+                raise BadRequest("empty lines where a request should begin")
+    end = buffer.find(b"\r\n\r\n", start)
+    if end < 0:
+        if len(buffer) - start > HEAD_LIMIT:
+            raise HeadTooLarge(f"the request head is larger than {HEAD_LIMIT // 1024} KiB")
+        return None
+    end += 4
+    if end - start > HEAD_LIMIT:
+        raise HeadTooLarge(f"the request head is larger than {HEAD_LIMIT // 1024} KiB")
+    raw = bytes(buffer[start:end])
+    del buffer[:end]
+    head = RequestHead()
+    upgrade = False
+    try:
+        head.parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        upgrade = True
+    except httptools.HttpParserError as error:
+        raise BadRequest(f"not an HTTP/1.1 request: {error}") from error
+    if not head.head_done:
+        raise BadRequest("not an HTTP/1.1 request")
+    _check(head, raw, upgrade)
+    return head
+
+
+def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
+    method = head.parser.get_method()
+    version = head.parser.get_http_version()
+    if version not in ("1.1", "1.0"):
+        raise VersionNotSupported(f"HTTP/{version} is not supported; use HTTP/1.1")
+    line = raw[: raw.index(b"\r\n")]
+    if line != b"%b %b HTTP/%b" % (method, head.target, version.encode()):
+        raise BadRequest("the request line must be METHOD SP target SP HTTP/1.1")
+    head.method = method.decode("ascii")
+    head.http10 = version == "1.0"
+    if head.method == "CONNECT":
+        raise MethodNotAllowed("CONNECT", ("GET", "POST"))
+    if head.target[:1] != b"/" and not (head.target == b"*" and head.method == "OPTIONS"):
+        raise BadRequest("the request target must be a path")
+    hosts = 0
+    named_length = False
+    connection = b""
+    upgrades_to = b""
+    for name, value in head.headers:
+        key = name.lower()
+        if key == b"host":
+            hosts += 1
+        elif key == b"content-length":
+            head.length = int(value)  # llhttp let only digits pass, and only one such header
+            named_length = True
+        elif key == b"transfer-encoding":
+            if value.lower() != b"chunked" or head.chunked:
+                raise NotImplementedHere(
+                    f"Transfer-Encoding {value.decode('latin-1')!r} is not supported; use chunked"
+                )
+            head.chunked = True
+        elif key == b"connection":
+            connection += b"," + value.lower()
+        elif key == b"upgrade":
+            upgrades_to = value.lower()
+        elif key == b"expect":
+            if value.lower() != b"100-continue":
+                raise ExpectationFailed(f"Expect: {value.decode('latin-1')} is not supported")
+            head.expects_continue = not head.http10
+    if hosts > 1 or (hosts == 0 and not head.http10):
+        raise BadRequest("a request needs one Host header")
+    if head.chunked and (head.http10 or named_length):
+        raise BadRequest("Transfer-Encoding cannot stand in HTTP/1.0 or beside Content-Length")
+    tokens = [token.strip() for token in connection.split(b",")] if connection else []
+    # HTTP/1.0 connections end with their response: nothing is gained by keeping them.
+    head.keep_alive = not head.http10 and b"close" not in tokens
+    head.websocket = (
+        upgrades_to == b"websocket" and b"upgrade" in tokens and head.method == "GET" and not head.http10
+    )
+    if upgrade and head.chunked:
+        # The parser is parked before a body that only it could read; other upgrades (h2c) are ignored.
+        head.parser = httptools.HttpRequestParser(head)
+        head.head_done = False
+        kept, head.headers = head.headers, []
+        plain = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        target = head.target
+        head.parser.feed_data(plain)
+        head.headers, head.target = kept, target
+
+
+class ChunkedBody:
+    """Finds where a chunked body ends in a byte stream, and takes it out of its chunks."""
+
+    __slots__ = ("_head", "_tail")
+
+    def __init__(self, head: RequestHead) -> None:
+        self._head = head
+        self._tail = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """Decoded bytes, and how many of `data` belong to this body. Raises BadRequest."""
+        head = self._head
+        behind = len(self._tail)
+        joined = self._tail + data
+        position = behind
+        at = 0
+        while not head.complete:
+            at = joined.find(b"\r\n\r\n", at)
+            if at < 0:
+                self._give(joined[position:])
+                position = len(joined)
+                break
+            end = at + 4
+            if end > position:
+                self._give(joined[position:end])
+                position = end
+            at += 2  # the next one may begin within this one
+        self._tail = joined[max(0, len(joined) - 3) :]
+        decoded = b"".join(head.parts)
+        head.parts.clear()
+        return decoded, position - behind
+
+    def _give(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            self._head.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise BadRequest(f"the chunked body is malformed: {error}") from error

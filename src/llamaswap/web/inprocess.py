@@ -1,0 +1,159 @@
+"""Hypercorn and the Quart-Trio app as an upstream inside the process.
+
+A control request goes through a socket pair whose other end a Hypercorn connection serves, so the app sees
+ordinary HTTP/1.1 with back-pressure while the front keeps the client's connection. An HTTP/2 connection
+is handed to Hypercorn whole.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+
+from llamaswap.config.settings import ModelConfig, Timeouts
+from llamaswap.relay.exchange import Exchange
+from llamaswap.relay.heads import request_head
+from llamaswap.relay.pool import Pool
+from llamaswap.relay.pump import Attempt
+from llamaswap.relay.transport import RECV_BYTES, Plain, Tls, Transport
+from llamaswap.upstream.fleet import Upstream
+
+CONTROL_BODY_BYTES = 16 << 20  # control requests carry a few fields
+CLIENT_HEAD_BYTES = 128 << 10  # above the front's own limit, which has already been applied
+
+
+class _Discard(Pool):
+    """Every control request has a socket pair of its own."""
+
+    def give(self, upstream: Upstream, connection: Transport) -> None:
+        connection.close()
+
+
+class _Addresses:
+    """What Hypercorn asks of a stream's socket: who is at both ends."""
+
+    def __init__(self, client: str) -> None:
+        try:
+            self.family = socket.AF_INET6 if ipaddress.ip_address(client).version == 6 else socket.AF_INET
+        except ValueError:
+            self.family = socket.AF_INET
+        self._client = client
+
+    def getpeername(self) -> tuple[Any, ...]:
+        return (self._client, 0)
+
+    def getsockname(self) -> tuple[Any, ...]:
+        return ("127.0.0.1", 0)
+
+
+class _Stream(trio.abc.Stream):
+    """A transport as the Trio stream that Hypercorn serves."""
+
+    def __init__(self, transport: Transport, client: str, prefix: bytes = b"") -> None:
+        self._transport = transport
+        self._prefix = prefix
+        self.socket = _Addresses(client)
+        self.server: TCPServer | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._prefix:
+            prefix, self._prefix = self._prefix, b""
+            return prefix
+        try:
+            data = await self._transport.recv(max_bytes or RECV_BYTES)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        if not data and self.server is not None:
+            # Its idle task would keep this end's descriptor until the keep-alive time-out.
+            await self.server.idle_task.stop()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._transport.send(data)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        try:
+            await self._transport.send_eof()
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def aclose(self) -> None:
+        self._transport.close()
+        await trio.lowlevel.checkpoint()
+
+
+class _TlsStream(_Stream):
+    """The same with the face of an SSLStream whose handshake is done."""
+
+    async def do_handshake(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def selected_alpn_protocol(self) -> str:
+        return "h2"
+
+    @property
+    def transport_stream(self) -> _TlsStream:
+        return self
+
+
+class InProcess:
+    """Serves requests with an ASGI app; `run` must be running."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = ASGIWrapper(app)
+        self._config = HypercornConfig()
+        self._config.accesslog = None
+        self._config.errorlog = None
+        self._config.include_server_header = False
+        self._config.h11_max_incomplete_size = CLIENT_HEAD_BYTES
+        self._config.keep_alive_timeout = 75
+        self._context = WorkerContext(None)
+        self._nursery: trio.Nursery | None = None
+        self._upstream = Upstream(
+            model=ModelConfig(id="", proxy="http://llamaswap", timeouts=Timeouts()),
+            base_url="http://llamaswap",
+            generation=0,
+        )
+        self._pool = _Discard()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the tasks of Hypercorn's connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def serve(self, ex: Exchange) -> None:
+        """Answer `ex` by the app. Raises SwapError and ClientGone as a relayed request does."""
+        assert self._nursery is not None
+        body = await ex.read_body(CONTROL_BODY_BYTES)
+        target = ex.path.encode("latin-1") + (b"?" + ex.query.encode("latin-1") if ex.query else b"")
+        head = request_head(ex, target, len(body), identity=False)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._nursery.start_soon(self._serve_stream, _Stream(Plain(theirs), ex.client))
+        await Attempt(ex, self._upstream, self._pool, Plain(ours), [head, body] if body else [head]).carry()
+
+    async def serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
+        """A whole HTTP/2 connection, of which `received` was read already."""
+        kind = _TlsStream if isinstance(transport, Tls) else _Stream
+        await self._serve_stream(kind(transport, client, received))
+
+    async def _serve_stream(self, stream: _Stream) -> None:
+        server = TCPServer(self._app, self._config, self._context, {}, stream)  # type: ignore[arg-type]
+        stream.server = server
+        await server.run()
