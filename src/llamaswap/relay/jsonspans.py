@@ -30,9 +30,9 @@ UTF8_CHUNK_BYTES = 1 << 16
 """Decoded at a time when checking UTF-8: fits the cache, twice as fast as the whole at once."""
 
 _BOM = "\xef\xbb\xbf"
-_WS = r"[ \t\n\r]*"
+_WS = r"[ \t\n\r]*+"
 _blank = cast("Callable[[str, int], re.Match[str]]", re.compile(_WS).match)
-_head = re.compile(rf'{_WS}"([^"\\\x00-\x1f]*)"{_WS}:{_WS}').match
+_head = re.compile(rf'{_WS}"([^"\\\x00-\x1f]*+)"{_WS}:{_WS}').match
 _colon = re.compile(rf"{_WS}:{_WS}").match
 _comma_or_end = re.compile(rf"{_WS}([,}}\]])").match
 

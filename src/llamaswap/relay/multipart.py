@@ -15,14 +15,19 @@ from llamaswap.errors import BadRequest
 MAX_PARTS = 1000
 """As in Go's reader. A form of an audio or image request has a dozen."""
 
+MAX_NEAR_MISSES = 100
+"""Lines in one part that only begin like its delimiter. Clients draw boundaries at random: there are none."""
+
 MAX_PART_HEAD_BYTES = 16 << 10
 """A part's header lines; they hold a field name, a file name and a type."""
 
+# Possessive throughout: a hostile header costs its length, not its square.
 _PARAMETER = re.compile(
-    r""";[ \t\r\n]*(?:([^\s;="]+)[ \t]*=[ \t]*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([^;"]*))[ \t\r\n]*)?(?=;|$)""",
+    r""";[ \t\r\n]*+(?:([^\s;="]++)[ \t]*+=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*+|([^;"]*+)))?+(?=;|$)""",
     re.DOTALL,
 ).match
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_PADDING = re.compile(rb"[ \t]*+").match
 _HEADER = re.compile(rb"^content-disposition[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -126,33 +131,37 @@ def _field_name(head: bytes) -> str | None:
 
 def _first_part(body: bytes | bytearray, delimiter: bytes) -> tuple[int, bytes]:
     """Where the first part's header lines start (-1: there is no part), and what ends a line."""
-    at = 0
-    while True:
-        at = body.find(delimiter, at)
-        if at < 0:
-            raise BadRequest("the multipart body is malformed: the boundary of its Content-Type is not in it")
-        if at == 0 or body[at - 1] == 0x0A:
-            end = at + len(delimiter)
-            for newline in (b"\r\n", b"\n"):
-                after = _behind(body, end, newline)
-                if after is not None:
-                    return after, newline
-        at += 1
+    mark = b"\n" + delimiter
+    end = len(delimiter) if body.startswith(delimiter) else _behind_mark(body, mark, 0)
+    for _ in range(MAX_NEAR_MISSES):
+        if end < 0:
+            break
+        for newline in (b"\r\n", b"\n"):
+            after = _behind(body, end, newline)
+            if after is not None:
+                return after, newline
+        end = _behind_mark(body, mark, end)
+    raise BadRequest("the multipart body is malformed: the boundary of its Content-Type is not in it")
+
+
+def _behind_mark(body: bytes | bytearray, mark: bytes, start: int) -> int:
+    at = body.find(mark, start)
+    return at if at < 0 else at + len(mark)
 
 
 def _next_part(body: bytes | bytearray, start: int, delimiter: bytes, newline: bytes) -> tuple[int, int]:
     """Where the content that starts at `start` ends, and the header lines behind it start (-1: none do)."""
     mark = newline + delimiter
     # The line break that ends the header lines may be the delimiter's own: content that is not even empty.
-    at = start - len(newline)
-    while True:
-        at = body.find(mark, at)
+    at = body.find(mark, start - len(newline))
+    for _ in range(MAX_NEAR_MISSES):
         if at < 0:
-            raise BadRequest("the multipart body is unterminated: its closing boundary is missing")
+            break
         after = _behind(body, at + len(mark), newline)
         if after is not None:
             return max(at, start), after
-        at += 1
+        at = body.find(mark, at + 1)
+    raise BadRequest("the multipart body is unterminated: its closing boundary is missing")
 
 
 def _behind(body: bytes | bytearray, pos: int, newline: bytes) -> int | None:
@@ -162,9 +171,9 @@ def _behind(body: bytes | bytearray, pos: int, newline: bytes) -> int | None:
     """
     if body.startswith(b"--", pos):
         return -1
-    while body.startswith((b" ", b"\t"), pos):
-        pos += 1
-    return pos + len(newline) if body.startswith(newline, pos) else None
+    padding = _PADDING(body, pos)
+    end = padding.end() if padding else pos
+    return end + len(newline) if body.startswith(newline, end) else None
 
 
 def _head(body: bytes | bytearray, pos: int, newline: bytes) -> tuple[bytes, int]:
