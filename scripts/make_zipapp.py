@@ -88,8 +88,8 @@ def add_other_pythons(site: Path) -> None:
             label = ".".join(map(str, version))
             wheels = Path(work, label)
             try:
-                pip("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--dest", str(wheels),
-                    "--python-version", label, "--requirement", str(wanted))  # fmt: skip
+                pip("download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", label,
+                    "--dest", str(wheels), "--require-hashes", "--requirement", str(wanted))  # fmt: skip
             except subprocess.CalledProcessError as error:
                 why = (error.output or "").strip().splitlines()[-1:] or ["no reason given"]
                 say(f"this llamaswap.pyz will not run on Python {label}: {why[0]}")
