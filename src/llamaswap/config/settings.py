@@ -91,6 +91,9 @@ class ModelConfig:
     capabilities: Capabilities | None = None
 
 
+DEFAULT_GROUP_ID = "(default)"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     id: str
@@ -123,12 +126,31 @@ class Config:
     preload: tuple[str, ...] = ()
     """Model ids, aliases resolved, unknown dropped."""
     log_level: str = "info"
+    """debug, info, warn or error."""
     log_time_format: str = ""
+    """One of schema.TIME_FORMATS, or empty: no time."""
     log_to_stdout: str = "proxy"
+    """proxy, upstream, both or none."""
     start_port: int = 5800
     max_request_body_bytes: int = 1 << 30
     """Larger request bodies are refused with 413 (maxRequestBodyMiB)."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names, besides addresses and localhost, under which control routes may be called."""
+    global_ttl_s: float = 0.0
+    unload_timeout_s: float = 10.0
+    health_check_timeout_s: float = 120.0
+    """These three are already applied to the models."""
     warnings: tuple[Problem, ...] = ()
     """Findings that do not stop it: unknown keys, keys of later versions."""
+
+    def group_of(self, model_id: str) -> Group:
+        """The group of a model; the implicit one, with its members, for a model in none."""
+        for group in self.groups.values():
+            if model_id in group.members:
+                return group
+        grouped = {member for group in self.groups.values() for member in group.members}
+        return Group(DEFAULT_GROUP_ID, members=tuple(m for m in self.models if m not in grouped))
+
+    def ports(self) -> dict[str, int]:
+        """Model id -> what `${PORT}` became: the `keep_ports` of a later load."""
+        return {model.id: model.port for model in self.models.values() if model.port is not None}
