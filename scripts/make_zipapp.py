@@ -166,9 +166,7 @@ def build_ui() -> None:
 
 
 def left_out(directory: str, names: list[str]) -> list[str]:
-    return [
-        n for n in names if n in LEFT_OUT_DIRS or LEFT_OUT_FILES.search(f"{directory}/{n}") or n == ".gitkeep"
-    ]
+    return [n for n in names if n in LEFT_OUT_DIRS or LEFT_OUT_FILES.search(f"{directory}/{n}") or n == ".gitkeep"]
 
 
 def stage(site: Path, target: Path) -> int:
@@ -231,7 +229,7 @@ def main() -> None:
         target, packed = Path(work, "site"), Path(work, "packed.pyz")
         epoch = stage(site, target)
         command = [sys.executable, "-m", "shiv", "--site-packages", str(target), "--entry-point",
-                   "llamaswap.cli:main", "--python", SHEBANG, "--compile-pyc", "--reproducible",
+                   "llamaswap.cli:main", "--python", SHEBANG, "--compile-pyc", "--uncompressed", "--reproducible",
                    "--output-file", str(packed)]  # fmt: skip
         subprocess.run(command, check=True, cwd=work, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)})
         found = suffixes(target)

@@ -60,11 +60,12 @@ def cache():
 
 
 def keep_out_strangers():
-    """Takes what PYTHONPATH adds off sys.path: the program runs with what it carries, and its
-    models' environment stays as it is."""
-    strangers = [os.path.abspath(p or ".") for p in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    if os.environ.get("PYTHONPATH"):
-        sys.path[1:] = [p for p in sys.path[1:] if os.path.abspath(p) not in strangers]
+    """Leaves the standard library and this file on sys.path: the program runs with what it carries,
+    whatever PYTHONPATH or this Python's site-packages hold. Its models' environment stays as it is."""
+    library = os.path.dirname(os.path.abspath(os.__file__))
+    own = (library, os.path.join(library, "lib-dynload"))
+    frozen = "python%d%d.zip" % sys.version_info[:2]
+    sys.path[1:] = [p for p in sys.path[1:] if os.path.abspath(p) in own or os.path.basename(p) == frozen]
 
 
 def check_lock(root, unpacked):
