@@ -219,6 +219,8 @@ def _list(node: Node, kind: ListOf, path: Path, report: Report) -> list[str]:
     if isinstance(node, Scalar) and kind.commas:
         return [node.text]
     if not isinstance(node, Seq):
+        if kind.secret:
+            raise Bad("must be a list, one item a line, each after '- '")
         either = "text with commas between the names, or " if kind.commas else ""
         example = f", such as [{node.text}]" if isinstance(node, Scalar) and len(node.text) <= 40 else ""
         raise Bad(f"must be {either}a list{example}; got {describe(node)}")

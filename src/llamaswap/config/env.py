@@ -36,6 +36,7 @@ def substitute(text: str, environ: Mapping[str, str], report: Report) -> str:
     starts, ends, styles, parsed_to = _scalars(blank)
     out: list[str] = []
     done = 0
+    unfit: set[int] = set()
     for match in matches:
         at = match.start()
         style = ""
@@ -46,14 +47,17 @@ def substitute(text: str, environ: Mapping[str, str], report: Report) -> str:
             style = styles[i]
         elif re.search(r"(^|\s)#", text[text.rfind("\n", 0, at) + 1 : at]):
             continue  # behind a syntax error; it will be reported
-        value = _value(match[1], environ, text, at, style, report)
+        value = _value(match[1], environ, text, at, style, report, unfit)
         if value is not None:
             out += (text[done:at], value)
             done = match.end()
+    report.tainted |= unfit
     return "".join(out) + text[done:]
 
 
-def _value(name: str, environ: Mapping[str, str], text: str, at: int, style: str, report: Report) -> str | None:
+def _value(
+    name: str, environ: Mapping[str, str], text: str, at: int, style: str, report: Report, unfit: set[int]
+) -> str | None:
     line_start = text.rfind("\n", 0, at) + 1
     line = text.count("\n", 0, at) + 1
     value = environ.get(name)
@@ -61,13 +65,13 @@ def _value(name: str, environ: Mapping[str, str], text: str, at: int, style: str
         if style == "|" and text[line_start:at].lstrip().startswith("#"):
             return None  # a comment of a command, which is dropped; anything else is reported later
         report.error((), not_set(name), line)
-        report.tainted.add(line)
+        unfit.add(line)
         return name
     bad = next((c for c in "\n\r\0" if c in value), None)
     if bad is not None or tree.unprintable(value):
         what = "newlines or null bytes" if bad is not None else "control characters"
         report.error((), f"environment variable '{name}' contains {what}; its value must be one line", line)
-        report.tainted.add(line)
+        unfit.add(line)
         return name
     if style == '"':
         return value.replace("\\", "\\\\").replace('"', '\\"')

@@ -48,6 +48,8 @@ class ListOf:
     item: Text
     commas: bool = False
     """Also one text with commas between the items."""
+    secret: bool = False
+    """Not to be shown in messages."""
 
 
 @dataclass(frozen=True, slots=True)

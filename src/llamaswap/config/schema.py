@@ -193,7 +193,11 @@ ROOT = Section(
         Key("logRequests", Anything(), "No effect; requests are always logged.", status="ignored"),
         Key("sendLoadingState", Flag(), "Stream progress as reasoning text while a model loads.", False),
         Key("includeAliasesInList", Flag(), "Show aliases as models of their own in the model list.", False),
-        Key("apiKeys", ListOf(Text()), "Keys that clients must send, any one of them; empty: no key needed."),
+        Key(
+            "apiKeys",
+            ListOf(Text(), secret=True),
+            "Keys that clients must send, any one of them; empty: no key needed.",
+        ),
         Key(
             "maxRequestBodyMiB",
             Amount(),

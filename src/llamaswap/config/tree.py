@@ -117,8 +117,8 @@ def parse(text: str, report: Report) -> Node | None:
     except _Refused as refused:
         report.error(refused.path, refused.message, refused.line)
     except yaml.YAMLError as error:
-        line, message = explain(error, text)
-        report.error((), message, line)
+        at, message = explain(error, text)
+        report.error((), message, at)
     return None
 
 
@@ -201,7 +201,7 @@ class _Composer:
 
     def scalar(self, event: Any, line: int, path: Path) -> Scalar:
         text: str = event.value
-        value: ScalarValue = resolve(text) if event.implicit[0] else text
+        value: ScalarValue = resolve(text) if event.implicit[0] and event.tag != "!" else text
         tag = event.tag
         if tag and tag.startswith(_TAG) and not event.implicit[0]:
             value = self.tagged(tag.removeprefix(_TAG), text, line, path)
@@ -231,7 +231,7 @@ class _Composer:
         merges: list[tuple[int, Node]] = []
         merge_line = 0
         while not isinstance(event := next(self.stream), yaml.MappingEndEvent):
-            is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None
+            is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and not event.style
             key = self.node(event, path, depth + 1)
             key_line = event.start_mark.line + 1
             if not isinstance(key, Scalar):
