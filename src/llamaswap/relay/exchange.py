@@ -33,8 +33,7 @@ class Framing(Enum):
 class Exchange(ABC):
     """A request head, its body on demand, and a way to answer.
 
-    Errors of the client's connection are raised as `ClientGone`. One task uses an exchange at a time,
-    but for `wait_gone`, which may run beside the others.
+    Errors of the client's connection are raised as `ClientGone`. One task uses an exchange at a time.
     """
 
     __slots__ = (
@@ -69,8 +68,6 @@ class Exchange(ABC):
 
     raw: bool = False
     """Whether `send_raw` may be used: the client speaks HTTP/1.1 with us."""
-    resumable: bool = False
-    """Whether a cancelled `send` can be taken up again with `flush`."""
     websocket: bool = False
     """Whether the client asks to upgrade to a WebSocket, and `hijack` may be used."""
 
@@ -101,7 +98,7 @@ class Exchange(ABC):
         raise TypeError(f"{type(self).__name__} carries no raw framing")
 
     async def flush(self) -> None:
-        """Send a head that still waits for its body, and what a cancelled `send` left over."""
+        """Send a head that still waits for its body."""
         return
 
     @abstractmethod
@@ -113,10 +110,13 @@ class Exchange(ABC):
         """Break the connection so that the client sees an incomplete response, never a clean end."""
 
     @abstractmethod
-    async def wait_gone(self) -> None:
-        """Return when the client has left. Cancel-safe; what it reads meanwhile is kept."""
+    def watch(self) -> None:
+        """The request is read: from now on the client's leaving cancels the task that serves it.
 
-    def hijack(self) -> tuple[Transport, bytes]:
+        It is noticed within 100 ms, in whatever that task waits for.
+        """
+
+    async def hijack(self) -> tuple[Transport, bytes]:
         """The client's transport and what was read of it beyond the request; the exchange is over with it."""
         raise TypeError(f"{type(self).__name__} has no transport of its own")
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -58,7 +59,7 @@ class Pool:
         limit_s = upstream.model.timeouts.idle_conn_s
         while idle:
             since, connection = idle.pop()
-            expired = limit_s > 0 and trio.current_time() - since > limit_s
+            expired = limit_s > 0 and time.monotonic() - since > limit_s
             if not expired and not connection.stale():
                 return connection
             connection.close()
@@ -72,7 +73,7 @@ class Pool:
             self.forget(model_id)
             kept = self._idle[model_id] = (upstream.generation, [])
         if upstream.alive and len(kept[1]) < MAX_IDLE:
-            kept[1].append((trio.current_time(), connection))
+            kept[1].append((time.monotonic(), connection))
         else:
             connection.close()
 
@@ -84,7 +85,7 @@ class Pool:
 
     def sweep(self, idle_s: float) -> None:
         """Close connections that have been idle for `idle_s`."""
-        oldest = trio.current_time() - idle_s
+        oldest = time.monotonic() - idle_s
         for _, idle in self._idle.values():
             while idle and idle[0][0] < oldest:
                 idle.pop(0)[1].close()

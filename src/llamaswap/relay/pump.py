@@ -1,9 +1,7 @@
 """One try of one request on one upstream connection, response carried to the client.
 
 The body bytes of a response go to an HTTP/1.1 client as the upstream framed them, its chunks included;
-only the head is rewritten. Everything an `Attempt` has done stands in the object, so that the first
-milliseconds run without a watcher on the client (most answers of a busy proxy end there) and, if they
-do not suffice, the same work goes on under one.
+only the head is rewritten.
 """
 
 from __future__ import annotations
@@ -14,13 +12,12 @@ from enum import Enum
 import httptools
 import trio
 
-from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
-from llamaswap.relay.exchange import ClientGone, Exchange, Framing
+from llamaswap.errors import BadGateway, GatewayTimeout
+from llamaswap.relay.exchange import Exchange, Framing
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.transport import Data, Transport
 from llamaswap.upstream.fleet import Upstream
 
-UNWATCHED_S = 0.02  # a watcher costs 50 us; most short answers are over sooner, and 100 ms is promised
 HEAD_LIMIT = 65536  # bytes of a response head
 EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
 END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
@@ -111,8 +108,6 @@ class Attempt:
         self._error_body: list[bytes] | None = None
         self._reusable = True
         self._complete = False
-        self._outcome: Outcome | None = None
-        self._failure: SwapError | ClientGone | None = None
 
     async def carry(self) -> Outcome:
         """Run to the end. Raises ClientGone, or a SwapError if nothing has reached the client.
@@ -120,51 +115,21 @@ class Attempt:
         Cancelled or failed, the connection is closed, which tells the upstream to stop working.
         """
         try:
-            if self._connection is not None and self._ex.resumable and self._connection.resumable:
-                with trio.move_on_after(UNWATCHED_S):
-                    await self._run()
-            if self._outcome is None:
-                await self._run_watched()
+            return await self._stages()
+        except Broken as broken:
+            self._reusable = False
+            # After loading frames a failure before the response's head can still be told in the stream.
+            if not self._ex.started or (self._joining and self._parser is None):
+                raise BadGateway(str(broken)) from broken
+            await self._ex.abort()
+            return Outcome.DONE
         finally:
             connection = self._connection
             if connection is not None:
-                if self._outcome is Outcome.DONE and self._complete and self._reusable and not self._unsent:
+                if self._complete and self._reusable and not self._unsent:
                     self._pool.give(self._upstream, connection)
                 else:
                     connection.close()
-        if self._failure is not None:
-            raise self._failure
-        assert self._outcome is not None
-        return self._outcome
-
-    async def _run_watched(self) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                await self._ex.wait_gone()
-                if self._outcome is None:
-                    self._failure = ClientGone()
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            await self._run()
-            nursery.cancel_scope.cancel()
-
-    async def _run(self) -> None:
-        """All stages from where they stand; sets `_outcome` unless it is cancelled."""
-        try:
-            self._outcome = await self._stages()
-        except ClientGone as gone:
-            self._failure, self._outcome = gone, Outcome.DONE
-        except Broken as broken:
-            self._reusable = False
-            if self._ex.started and not (self._joining and self._parser is None):
-                await self._ex.abort()
-            else:
-                self._failure = BadGateway(str(broken))
-            self._outcome = Outcome.DONE
-        except SwapError as error:
-            self._failure, self._outcome = error, Outcome.DONE
 
     async def _stages(self) -> Outcome:
         if self._connection is None:
@@ -173,27 +138,23 @@ class Attempt:
             except ConnectionRefusedError:
                 return Outcome.REFUSED
         connection = self._connection
-        if self._parser is None:
-            try:
-                await connection.flush()
-                while self._unsent:
-                    await connection.send(self._unsent.pop())
-            except OSError:
-                # It may have answered (413, 401) and closed before it read everything.
-                self._reusable = False
-            limit_s = self._upstream.model.timeouts.response_header_s
-            if limit_s > 0:
-                with trio.move_on_after(limit_s) as scope:
-                    answered = await self._read_head(connection)
-                if scope.cancelled_caught:
-                    raise GatewayTimeout(
-                        f"{self._upstream.model.id} sent no response head within {limit_s:g} s"
-                    )
-            else:
+        try:
+            while self._unsent:
+                await connection.send(self._unsent[-1])
+                self._unsent.pop()
+        except OSError:
+            # It may have answered (413, 401) and closed before it read everything.
+            self._reusable = False
+        limit_s = self._upstream.model.timeouts.response_header_s
+        if limit_s > 0:
+            answered = False
+            with trio.move_on_after(limit_s) as scope:
                 answered = await self._read_head(connection)
-            if not answered:
-                return Outcome.NO_ANSWER
-        return await self._carry_body(connection)
+            if scope.cancelled_caught:
+                raise GatewayTimeout(f"{self._upstream.model.id} sent no response head within {limit_s:g} s")
+        else:
+            answered = await self._read_head(connection)
+        return await self._carry_body(connection) if answered else Outcome.NO_ANSWER
 
     async def _read_head(self, connection: Transport) -> bool:
         """Read up to the end of the final response head and announce it; False: nothing came."""

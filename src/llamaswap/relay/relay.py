@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import trio
 
@@ -11,7 +10,7 @@ from llamaswap.config.settings import Config, ModelConfig
 from llamaswap.errors import BadGateway, BadRequest, Conflict, NotFound, SwapError
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, query_model
-from llamaswap.relay.exchange import ClientGone, Exchange, Framing
+from llamaswap.relay.exchange import Exchange, Framing
 from llamaswap.relay.heads import request_head
 from llamaswap.relay.loading import TICK_S, LoadingFrames
 from llamaswap.relay.pool import Pool, origin_of
@@ -20,8 +19,6 @@ from llamaswap.relay.transport import Data
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.upstream.fleet import Fleet, Lease, Upstream
-
-T = TypeVar("T")
 
 UPSTREAM_PREFIX = "/upstream/"
 JOIN_BYTES = 65536  # head and body up to this size leave in one packet; beyond, copying costs more
@@ -108,9 +105,10 @@ class Relay:
                 raise Conflict(f"{model.id} is not ready, and this request does not start it")
             await websocket.upgrade(ex, upstream, self._pool, target)
             return
+        ex.watch()
         lease = self._fleet.submit(model)
         try:
-            upstream = lease.upstream if lease.granted else await watched(ex, lease.wait)
+            upstream = lease.upstream if lease.granted else await lease.wait()
             await websocket.upgrade(ex, upstream, self._pool, target)
         finally:
             lease.release()
@@ -134,6 +132,7 @@ class Relay:
         retried = False
         if ex.query:
             target = b"%b?%b" % (target, ex.query.encode("latin-1"))
+        ex.watch()
         while True:
             lease = self._fleet.submit(model, since=since)
             since = lease.submitted_at
@@ -143,11 +142,12 @@ class Relay:
                 elif loading:
                     upstream = await self._wait_with_frames(ex, lease, model)
                 else:
-                    upstream = await watched(ex, lease.wait)
+                    upstream = await lease.wait()
                 segments = self._segments(ex, upstream, target, body, identity)
                 outcome = await self._try(ex, upstream, segments)
                 if outcome is Outcome.REFUSED and upstream.alive and model.check_endpoint == "none":
-                    outcome = await self._until_bound(ex, upstream, segments)
+                    await self._until_bound(upstream)
+                    outcome = await self._try(ex, upstream, segments)
                 if outcome is Outcome.DONE:
                     return
                 await self._settle_death(upstream, outcome)
@@ -186,25 +186,20 @@ class Relay:
             outcome = await Attempt(ex, upstream, self._pool, None, segments).carry()
         return outcome
 
-    async def _until_bound(self, ex: Exchange, upstream: Upstream, segments: Sequence[Data]) -> Outcome:
+    async def _until_bound(self, upstream: Upstream) -> None:
         """A model without a health check counts as ready before it listens: wait for its port."""
-
-        async def bound() -> None:
-            pause, longest = CONNECT_RETRY_S
-            with trio.move_on_after(upstream.model.timeouts.connect_s or float("inf")):
-                while upstream.alive:
-                    with trio.move_on_after(pause):
-                        await upstream.exited.wait()
-                    pause = min(pause * 2, longest)
-                    try:
-                        connection = await self._pool.connect(upstream)
-                    except ConnectionRefusedError:
-                        continue
-                    self._pool.give(upstream, connection)
-                    return
-
-        await watched(ex, bound)
-        return await self._try(ex, upstream, segments)
+        pause, longest = CONNECT_RETRY_S
+        with trio.move_on_after(upstream.model.timeouts.connect_s or float("inf")):
+            while upstream.alive:
+                with trio.move_on_after(pause):
+                    await upstream.exited.wait()
+                pause = min(pause * 2, longest)
+                try:
+                    connection = await self._pool.connect(upstream)
+                except ConnectionRefusedError:
+                    continue
+                self._pool.give(upstream, connection)
+                return
 
     async def _settle_death(self, upstream: Upstream, outcome: Outcome) -> None:
         """After a request that got nothing: return if a restart can help, else raise BadGateway."""
@@ -236,40 +231,13 @@ class Relay:
                 Framing.CHUNKED,
             )
 
-        async def wait() -> Upstream:
-            begun = trio.current_time()
-            await ex.send(frames.opening())
-            while True:
-                upstream: Upstream | None = None
-                with trio.move_on_after(TICK_S):
-                    upstream = await lease.wait()
-                if upstream is not None:
-                    await ex.send(frames.done(trio.current_time() - begun))
-                    return upstream
-                await ex.send(frames.tick(lease.queue_position, trio.current_time() - begun))
-
-        return await watched(ex, wait)
-
-
-async def watched(ex: Exchange, work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work` while the client stays. Raises ClientGone as soon as it leaves, and what `work` raises."""
-    result: list[T] = []
-    failure: SwapError | ClientGone | None = None
-    async with trio.open_nursery() as nursery:
-
-        async def watch() -> None:
-            nonlocal failure
-            await ex.wait_gone()
-            if not result:
-                failure = ClientGone()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(watch)
-        try:
-            result.append(await work())
-        except (SwapError, ClientGone) as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return result[0]
+        begun = trio.current_time()
+        await ex.send(frames.opening(lease.queue_position))
+        while True:
+            upstream: Upstream | None = None
+            with trio.move_on_after(TICK_S):
+                upstream = await lease.wait()
+            if upstream is not None:
+                await ex.send(frames.done(trio.current_time() - begun))
+                return upstream
+            await ex.send(frames.tick(lease.queue_position, trio.current_time() - begun))

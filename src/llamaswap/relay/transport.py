@@ -20,17 +20,11 @@ Data = bytes | bytearray | memoryview
 class Transport(Protocol):
     """A byte stream whose failures are `OSError`s."""
 
-    resumable: bool
-    """Whether a cancelled `send` can be taken up again with `flush`."""
-
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         """At least one byte, or b"" at the other side's orderly end. A cancelled call loses nothing."""
 
     async def send(self, data: Data) -> None:
-        """Everything of `data`, which must not change before the call (or the last `flush`) returns."""
-
-    async def flush(self) -> None:
-        """What an earlier, cancelled `send` left over."""
+        """Everything of `data`. A cancelled call may have sent a part of it."""
 
     def unsent(self) -> int:
         """How many bytes wait for the other side to read (over TLS: 1 if any do)."""
@@ -51,12 +45,11 @@ class Transport(Protocol):
 class Plain:
     """A non-blocking stream socket, owned by this object."""
 
-    __slots__ = ("_pending", "sock")
-    resumable = True
+    __slots__ = ("_unsent", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._pending: memoryview | None = None
+        self._unsent = 0
 
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         sock = self.sock
@@ -68,28 +61,27 @@ class Plain:
                 continue
 
     async def send(self, data: Data) -> None:
-        if self._pending is not None:
-            await self.flush()
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self._pending = memoryview(data)[sent:]
-            await self.flush()
+            await self._send_rest(memoryview(data)[sent:])
 
-    async def flush(self) -> None:
-        while self._pending is not None:
-            await wait_writable(self.sock)
-            try:
-                sent = self.sock.send(self._pending)
-            except BlockingIOError:
-                continue
-            rest = self._pending[sent:]
-            self._pending = rest if rest else None
+    async def _send_rest(self, rest: memoryview) -> None:
+        try:
+            while rest:
+                self._unsent = len(rest)
+                await wait_writable(self.sock)
+                try:
+                    rest = rest[self.sock.send(rest) :]
+                except BlockingIOError:
+                    continue
+        finally:
+            self._unsent = 0
 
     def unsent(self) -> int:
-        return len(self._pending) if self._pending is not None else 0
+        return self._unsent
 
     def stale(self) -> bool:
         try:
@@ -117,7 +109,6 @@ class Tls:
     """A Trio TLS stream over a socket, its handshake done."""
 
     __slots__ = ("_blocked", "_stream")
-    resumable = False
 
     def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
@@ -141,9 +132,6 @@ class Tls:
             raise BrokenPipeError(str(error)) from error
         finally:
             self._blocked = False
-
-    async def flush(self) -> None:
-        return
 
     def unsent(self) -> int:
         return int(self._blocked)

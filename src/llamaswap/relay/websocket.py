@@ -33,7 +33,7 @@ async def upgrade(ex: Exchange, upstream: Upstream, pool: Pool, target: bytes) -
             replay = _Replay(server, received)
             await Attempt(ex, upstream, pool, replay, []).carry()
             return
-        client, early = ex.hijack()
+        client, early = await ex.hijack()
         ex.status = 101
         await _tunnel(client, server, early, received)
     finally:
@@ -83,8 +83,6 @@ async def _tunnel(client: Transport, server: Transport, to_server: bytes, to_cli
 class _Replay:
     """A transport whose first bytes were read already. It closes with the one beneath."""
 
-    resumable = False
-
     def __init__(self, inner: Transport, received: bytes) -> None:
         self._inner = inner
         self._received = received
@@ -97,9 +95,6 @@ class _Replay:
 
     async def send(self, data: Data) -> None:
         await self._inner.send(data)
-
-    async def flush(self) -> None:
-        await self._inner.flush()
 
     def unsent(self) -> int:
         return self._inner.unsent()

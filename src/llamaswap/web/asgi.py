@@ -29,9 +29,9 @@ class ResponseBroken(Exception):
 class AsgiExchange(Exchange):
     """One request of an ASGI server."""
 
-    __slots__ = ("_disconnected", "_head", "_receive", "_scope", "_send", "aborted", "finished")
+    __slots__ = ("_head", "_nursery", "_receive", "_scope", "_send", "aborted", "finished")
 
-    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Message, receive: Receive, send: Send, nursery: trio.Nursery) -> None:
         client = scope.get("client") or ("", 0)
         path = scope.get("raw_path") or scope["path"].encode()
         super().__init__(
@@ -44,7 +44,7 @@ class AsgiExchange(Exchange):
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._disconnected = trio.Event()
+        self._nursery = nursery
         self._head: Message | None = None
         self.finished = False
         self.aborted = False
@@ -98,11 +98,13 @@ class AsgiExchange(Exchange):
             protocol.connection.reset_stream(stream.stream_id, H2_INTERNAL_ERROR)  # type: ignore[union-attr]
             await protocol._flush()
 
-    async def wait_gone(self) -> None:
-        while not self._disconnected.is_set():
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._disconnected.set()
+    def watch(self) -> None:
+        self._nursery.start_soon(self._watch)
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        self._nursery.cancel_scope.cancel()
 
 
 class RelayMiddleware:
@@ -121,8 +123,10 @@ class RelayMiddleware:
         if scope["type"] == "http":
             path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
             if self._dispatcher.is_model_route(scope["method"], path):
-                ex = AsgiExchange(scope, receive, send)
-                await self._dispatcher.serve(ex)
+                async with trio.open_nursery() as nursery:
+                    ex = AsgiExchange(scope, receive, send, nursery)
+                    await self._dispatcher.serve(ex)
+                    nursery.cancel_scope.cancel()
                 if ex.aborted:
                     raise ResponseBroken
                 return

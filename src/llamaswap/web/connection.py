@@ -33,6 +33,8 @@ class Host(Protocol):
     """Seconds, coarse: the front's sweeper counts them, so that no request has to read a clock."""
     closing: bool
     serve: Callable[[HttpExchange], Awaitable[None]]
+    watch: Callable[[Connection], None]
+    """Call `start_watcher` of it in a moment."""
     take_over: Callable[[Connection], Awaitable[None]]
     """Serve a connection that opened with HTTP/2's preface, to its end."""
 
@@ -51,6 +53,9 @@ class Connection:
         self.buffer = bytearray()
         self.scope = trio.CancelScope()
         self.exchange: HttpExchange | None = None
+        self.watched = False
+        self._watcher: trio.CancelScope | None = None
+        self._watcher_done = trio.Event()
         self._reading = ""  # head | body, while a client owes us one
         self._since = host.tick
         self._timed_out = False
@@ -96,6 +101,7 @@ class Connection:
                 return
             ex = self.exchange = HttpExchange(self, head)
             await self.host.serve(ex)
+            await self.unwatch()
             self._since = self.host.tick
             if not ex.finished or not ex.keep_alive:
                 await self._close_gently(ex)
@@ -106,6 +112,44 @@ class Connection:
             self.exchange = None
             if self.host.closing:
                 return
+
+    def watch(self) -> None:
+        """Notice if the client leaves from now on, after a moment in which most answers are over."""
+        self.watched = True
+        self.host.watch(self)
+
+    async def unwatch(self) -> None:
+        """The opposite; returns when nobody else reads from the transport."""
+        self.watched = False
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await self._watcher_done.wait()
+            self._watcher = None
+
+    @property
+    def guarded(self) -> bool:
+        return self._watcher is not None
+
+    def start_watcher(self, nursery: trio.Nursery) -> None:
+        """Called by the host, once it has waited, if `watched` still is."""
+        self._watcher, self._watcher_done = trio.CancelScope(), trio.Event()
+        nursery.start_soon(self._watch, self._watcher, self._watcher_done)
+
+    async def _watch(self, scope: trio.CancelScope, done: trio.Event) -> None:
+        """Read ahead, which is the only way to see the end behind pipelined bytes; cancel all if it comes."""
+        try:
+            with scope:
+                while not scope.cancel_called and len(self.buffer) < WATCH_LIMIT:
+                    try:
+                        data = await self.transport.recv()
+                    except OSError:
+                        data = b""
+                    if not data:
+                        self.scope.cancel()
+                        return
+                    self.buffer += data
+        finally:
+            done.set()
 
     async def _next_head(self) -> RequestHead | None:
         self._since = self.host.tick
@@ -210,10 +254,6 @@ class HttpExchange(Exchange):
     def request(self) -> RequestHead:
         return self._request
 
-    @property
-    def resumable(self) -> bool:  # type: ignore[override]
-        return self._connection.transport.resumable
-
     async def read_body(self, limit: int) -> bytes | bytearray:
         if self.body_read:
             return b""
@@ -298,7 +338,6 @@ class HttpExchange(Exchange):
             if self._head:
                 head, self._head = self._head, b""
                 await self._send(head)
-            await self._connection.transport.flush()
         except OSError as error:
             raise ClientGone from error
 
@@ -316,20 +355,12 @@ class HttpExchange(Exchange):
         else:
             self._connection.transport.reset()  # nothing else tells HTTP/1.0 that the body is not whole
 
-    def hijack(self) -> tuple[Transport, bytes]:
+    def watch(self) -> None:
+        self._connection.watch()
+
+    async def hijack(self) -> tuple[Transport, bytes]:
         self.keep_alive = False
+        await self._connection.unwatch()
         early = bytes(self._connection.buffer)
         self._connection.buffer.clear()
         return self._connection.transport, early
-
-    async def wait_gone(self) -> None:
-        connection = self._connection
-        while len(connection.buffer) < WATCH_LIMIT:
-            try:
-                data = await connection.transport.recv()
-            except OSError:
-                return
-            if not data:
-                return
-            connection.buffer += data
-        await trio.sleep_forever()

@@ -6,9 +6,8 @@ Both ways in (`front.py`, `asgi.py`) go through here, so both keep the same rule
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
-
-import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.errors import MethodNotAllowed, SwapError, Unauthorized
@@ -45,31 +44,26 @@ class Dispatcher:
 
     async def serve(self, ex: Exchange) -> None:
         """Answer `ex`, or break its connection. Raises nothing but Cancelled."""
-        begun = trio.current_time()
+        begun = time.monotonic()
+        gone = True
         try:
-            await self._route(ex)
-        except SwapError as error:
-            await self._fail(ex, error)
+            try:
+                await self._route(ex)
+            except SwapError as error:
+                await ex.fail(error)
+            except ClientGone:
+                raise
+            except Exception:
+                log.exception("%s %s failed", ex.method, ex.path)
+                await ex.fail(InternalError("internal error; the log says more"))
+            gone = False
         except ClientGone:
-            ex.status = CLIENT_CLOSED
-        except Exception:
-            log.exception("%s %s failed", ex.method, ex.path)
-            await self._fail(ex, InternalError("internal error; the log says more"))
-        level = logging.INFO if ex.model_id or ex.status >= 500 else logging.DEBUG
-        if log.isEnabledFor(level):
-            agent = (ex.header(b"user-agent") or b"").decode("latin-1")
-            log.log(
-                level,
-                'Request %s "%s %s" %d %d "%s" %.1fms%s',
-                ex.client,
-                ex.method,
-                ex.path,
-                ex.status,
-                ex.bytes_sent,
-                agent,
-                (trio.current_time() - begun) * 1e3,
-                f" model={ex.model_id}" if ex.model_id else "",
-            )
+            pass  # told by the log line
+        finally:
+            status = CLIENT_CLOSED if gone else ex.status
+            level = logging.INFO if ex.model_id or status >= 500 else logging.DEBUG
+            if log.isEnabledFor(level):
+                _log_request(level, ex, status, time.monotonic() - begun)
 
     async def _route(self, ex: Exchange) -> None:
         endpoint = classify(ex.method, ex.path)
@@ -93,9 +87,17 @@ class Dispatcher:
         if self._keys and not access.check_key(ex.headers, self._keys):
             raise Unauthorized
 
-    @staticmethod
-    async def _fail(ex: Exchange, error: SwapError) -> None:
-        try:
-            await ex.fail(error)
-        except ClientGone:
-            ex.status = CLIENT_CLOSED
+
+def _log_request(level: int, ex: Exchange, status: int, took_s: float) -> None:
+    log.log(
+        level,
+        'Request %s "%s %s" %d %d "%s" %.1fms%s',
+        ex.client,
+        ex.method,
+        ex.path,
+        status,
+        ex.bytes_sent,
+        (ex.header(b"user-agent") or b"").decode("latin-1"),
+        took_s * 1e3,
+        f" model={ex.model_id}" if ex.model_id else "",
+    )

@@ -24,6 +24,7 @@ log = logging.getLogger("llamaswap.front")
 
 BACKLOG = 1024
 SWEEP_S = 1.0
+UNWATCHED_S = 0.02  # a watcher costs 50 us; most short answers are over sooner, and 100 ms is promised
 CLIENT_STALL_S = 60  # a client that takes nothing for so long, while others wait for room, is let go
 POOL_SWEEP_TICKS = 10
 POOL_IDLE_S = 90.0  # idle upstream connections are closed after this at the latest
@@ -115,6 +116,8 @@ class Front:
         self._pool = pool
         self._tls = tls
         self._room_wanted = room_wanted
+        self._fresh: list[Connection] = []
+        self._resting: trio.Event | None = None
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
 
@@ -123,6 +126,7 @@ class Front:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
+                nursery.start_soon(self._watchdog, nursery)
                 with self._accepting:
                     async with trio.open_nursery() as acceptors:
                         for sock in self._sockets:
@@ -149,6 +153,26 @@ class Front:
 
     async def serve(self, ex: HttpExchange) -> None:
         await self._dispatcher.serve(ex)
+
+    def watch(self, connection: Connection) -> None:
+        self._fresh.append(connection)
+        if self._resting is not None:
+            self._resting.set()
+            self._resting = None
+
+    async def _watchdog(self, nursery: trio.Nursery) -> None:
+        """Start the watchers of requests that have been going on for one to two periods."""
+        waiting: list[Connection] = []
+        while True:
+            for connection in waiting:
+                if connection.watched and not connection.guarded:
+                    connection.start_watcher(nursery)
+            waiting, self._fresh = self._fresh, []
+            if waiting:
+                await trio.sleep(UNWATCHED_S)
+            else:
+                self._resting = resting = trio.Event()
+                await resting.wait()
 
     async def take_over(self, connection: Connection) -> None:
         await self._http2.serve_http2(connection.transport, connection.client, bytes(connection.buffer))

@@ -140,6 +140,7 @@ class InProcess:
         """Answer `ex` by the app. Raises SwapError and ClientGone as a relayed request does."""
         assert self._nursery is not None
         body = await ex.read_body(CONTROL_BODY_BYTES)
+        ex.watch()
         target = ex.path.encode("latin-1") + (b"?" + ex.query.encode("latin-1") if ex.query else b"")
         head = request_head(ex, target, len(body), identity=False)
         ours, theirs = socket.socketpair()
