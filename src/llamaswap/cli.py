@@ -72,12 +72,7 @@ def build_info() -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors are lines on stderr, never a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--demo-model"]:
-        from llamaswap.demo import demo_model_main
-
-        return demo_model_main(arguments[1:])
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(argv)
     if options.version:
         print(version_line())
         return 0
