@@ -8,7 +8,6 @@ from urllib.parse import unquote, unquote_to_bytes
 from llamaswap.config.settings import Config, ModelConfig
 from llamaswap.errors import ModelNotFound
 
-UPSTREAM_PREFIX = "/upstream/"
 NEAREST_SHOWN = 3
 """Suggestions in a "not found" message."""
 QUOTED_NAME_CHARS = 200
@@ -40,29 +39,26 @@ class Catalogue:
         return model
 
     def split_path(self, path: str) -> tuple[ModelConfig, str, str] | None:
-        """`/upstream/<model>/<rest>` as (model, name as written, rest).
+        """`<model>/<rest>`, what follows `/upstream/` in a path, as (model, name as written, rest).
 
-        `path` is the raw, percent-encoded path without its query. Names may hold slashes (encoded or
-        not): the longest that ends at a slash or at the path's end wins. `rest` is kept as written
-        and begins with its slash; it is "" if nothing follows the name. None if no model is named.
+        `path` is raw: percent-encoded and without its query. Names may hold slashes (encoded or not):
+        the longest that ends at a slash or at the path's end wins. `rest` is kept as written and
+        begins with its slash; it is "" if nothing follows the name. None if no model is named.
         """
-        if not path.startswith(UPSTREAM_PREFIX):
-            return None
-        tail = path[len(UPSTREAM_PREFIX) :]
         # Only as many segments as a name can have: the path is the client's and may be all slashes.
         end = -1
         ends: list[int] = []
         while len(ends) <= self._most_slashes:
-            end = tail.find("/", end + 1)
+            end = path.find("/", end + 1)
             if end < 0:
-                ends.append(len(tail))
+                ends.append(len(path))
                 break
             ends.append(end)
         for end in reversed(ends):
-            written = tail[:end]
+            written = path[:end]
             model = self._by_name.get(_decoded(written))
             if model is not None:
-                return model, written, tail[end:]
+                return model, written, path[end:]
         return None
 
     def _not_found(self, name: str) -> str:
