@@ -1,0 +1,88 @@
+"""What the control routes work on, and the few response shapes they share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+from quart import Response, request
+
+from llamaswap.config.settings import Config
+from llamaswap.observe.logs import Logs
+from llamaswap.routing.catalogue import Catalogue
+from llamaswap.routing.lifecycle import State
+from llamaswap.routing.scheduler import ModelView
+
+
+class FleetControl(Protocol):
+    """What the control routes ask of `upstream.fleet.Fleet`."""
+
+    def views(self) -> Sequence[ModelView]: ...
+
+    async def unload(self, model_ids: Collection[str] | None) -> None:
+        """Stop these models (None: all); returns when they have stopped.
+
+        Orders every stop before its first checkpoint, so that cancelling it only ends the wait.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class AppState:
+    """Shared by all control routes; `server.py` makes it. Replaced in place on a reload."""
+
+    config: Config
+    catalogue: Catalogue
+    fleet: FleetControl
+    logs: Logs
+    stopping: trio.Event
+    """Set when the server begins to shut down: streams end."""
+    version: str = ""
+    commit: str = "unknown"
+    build_date: str = "unknown"
+
+    def states(self) -> dict[str, State]:
+        """The lifecycle state of every model, by id; a model the fleet does not know is stopped."""
+        known = {view.id: view.state for view in self.fleet.views()}
+        return {model_id: known.get(model_id, State.STOPPED) for model_id in self.config.models}
+
+
+def is_running(state: State) -> bool:
+    """Whether a process may exist: starting, ready or stopping."""
+    return state not in (State.STOPPED, State.SHUTDOWN)
+
+
+def plain(value: object) -> object:
+    """`value` from the (frozen) configuration as json can write it; NaN and infinities become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def json_response(value: object) -> Response:
+    return Response(json.dumps(value), content_type="application/json")
+
+
+def text_response(text: str | bytes) -> Response:
+    return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def redirect(location: str) -> Response:
+    """A 302 to a path of ours."""
+    response = text_response("")
+    response.status_code = 302
+    response.headers["Location"] = location
+    return response
+
+
+def wants_html() -> bool:
+    """Whether this request comes from somebody who looks at it in a browser."""
+    return "text/html" in request.headers.get("Accept", "").lower()

@@ -1,0 +1,96 @@
+"""/logs and its streams: history first, then live, gone with the client or the server."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from app_fixtures import calling, make_app, make_state
+
+from llamaswap.web.app import create_app
+
+
+async def test_history() -> None:
+    state = make_state()
+    state.logs.proxy.write(b"ours\n")
+    state.logs.model("a").write(b"theirs\xff\n")
+    response = await create_app(state).test_client().get("/logs")
+    assert await response.get_data() == b"ours\ntheirs\xff\n"
+    assert response.content_type.startswith("text/plain")
+    browser = await create_app(state).test_client().get("/logs", headers={"Accept": "text/html,*/*"})
+    assert (browser.status_code, browser.headers["Location"]) == (302, "/ui/")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/logs/stream", b"ours\na\nsea\n"),
+        ("/logs/stream/proxy", b"ours\n"),
+        ("/logs/stream/upstream", b"a\nsea\n"),
+        ("/logs/stream/a", b"a\n"),
+        ("/logs/stream/org/c:q4", b"sea\n"),
+        ("/logs/stream/org/sea", b"sea\n"),
+        ("/logs/stream/org%2Fsea", b"sea\n"),
+        ("/logs/stream?no-history", b""),
+        ("/logs/stream/org/sea?no-history", b""),
+        ("/logs/stream/bee", b""),
+    ],
+)
+async def test_stream(path: str, expected: bytes) -> None:
+    state = make_state()
+    state.logs.proxy.write(b"ours\n")
+    state.logs.model("a").write(b"a\n")
+    state.logs.model("org/c:q4").write(b"sea\n")
+    async with calling(create_app(state), path.replace("%2F", "/")) as call:
+        if expected:
+            assert await call.receive() == expected
+        await trio.testing.wait_all_tasks_blocked()
+        assert call.status == 200
+        assert call.headers["x-accel-buffering"] == "no"
+        assert call.headers["content-type"].startswith("text/plain")
+        for log in (state.logs.proxy, state.logs.model("a"), state.logs.model("org/c:q4"), state.logs.model("b")):
+            log.write(b"live\n")
+        assert set((await call.receive()).splitlines()) == {b"live"}
+    monitors = (state.logs.combined, state.logs.proxy, state.logs.upstream, *state.logs._models.values())
+    assert [m._subscribers for m in monitors] == [[]] * len(monitors)
+
+
+@pytest.mark.parametrize("path", ["/logs/stream/nobody", "/logs/stream/nobody?no-history", "/logs/stream/a/b"])
+async def test_unknown_logger(path: str) -> None:
+    response = await make_app().test_client().get(path)
+    assert response.status_code == 400
+    message = (await response.get_json())["error"]["message"]
+    assert message == "invalid logger. Use 'proxy', 'upstream' or a model's ID"
+
+
+async def test_a_model_that_never_ran_has_a_log() -> None:
+    state = make_state()
+    state.stopping.set()
+    response = await create_app(state).test_client().get("/logs/stream/hidden")
+    assert (response.status_code, await response.get_data()) == (200, b"")
+
+
+async def test_a_stream_ends_when_the_server_stops() -> None:
+    state = make_state()
+    async with calling(create_app(state), "/logs/stream") as call:
+        state.logs.proxy.write(b"last words\n")
+        assert await call.receive() == b"last words\n"
+        await trio.testing.wait_all_tasks_blocked()
+        state.stopping.set()
+        assert await call.receive() == b""
+        assert call.status == 200
+        assert state.logs.combined._subscribers == []
+
+
+async def test_head_does_not_stream() -> None:
+    response = await make_app().test_client().head("/logs/stream")
+    assert response.status_code == 200
+    assert response.headers["X-Accel-Buffering"] == "no"
+
+
+async def test_nothing_is_held_by_a_stream_that_was_never_read() -> None:
+    state = make_state()
+    app = create_app(state)
+    async with app.test_request_context("/logs/stream"):
+        await app.dispatch_request()
+    assert state.logs.combined._subscribers == []
