@@ -1,0 +1,343 @@
+"""The fleet: owns the scheduler and one task per running process, and carries out what is decided.
+
+The scheduler alone holds every model's state. The fleet calls it synchronously, applies the effects it
+returns in order, and reports READY and EXITED back; nothing here waits between a question and the
+change that follows from the answer.
+
+A process that ends by itself (a crash, a start that took too long, one that no longer listens) has EXITED
+for the scheduler at once, so that nobody is sent there any more; the fleet then calls it *leaving* until
+nothing of it is left, and holds back those starts that would need its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+
+import trio
+
+from llamaswap.config.settings import Config, ModelConfig
+from llamaswap.errors import StartFailed, SwapError
+from llamaswap.observe.logs import Logs
+from llamaswap.routing.catalogue import Catalogue
+from llamaswap.routing.lifecycle import Event, State
+from llamaswap.routing.policy import EvictionPolicy, GroupPolicy, LoadedModel
+from llamaswap.routing.scheduler import Effect, Grant, ModelView, Reject, Scheduler, Start, Stop
+from llamaswap.upstream.lease import Lease, Upstream
+from llamaswap.upstream.process import Control, Exit, Launcher, ProcessLauncher, first_of
+
+__all__ = ["Fleet", "Lease", "ModelView", "Upstream"]
+
+log = logging.getLogger("llamaswap.upstream")
+
+CONDEMNED_STOP_S = 2.0  # from TERM to KILL for a process that no longer listens: its clients wait
+_generations = count(1)
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """What the fleet keeps of one running process."""
+
+    upstream: Upstream
+    control: Control
+    begun: float
+    gone: trio.Event = field(default_factory=trio.Event)
+    stop_ordered: bool = False
+    """By the scheduler, which is then owed an EXITED."""
+
+
+class Fleet:
+    """All models of one configuration. Everything but `run` may be called from any task of its loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        logs: Logs,
+        *,
+        launcher: Launcher | None = None,
+        policy: EvictionPolicy | None = None,
+    ) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._logs = logs
+        self._launcher: Launcher = launcher if launcher is not None else ProcessLauncher()
+        self._policy = policy if policy is not None else GroupPolicy(config)
+        self._scheduler = Scheduler(config, self._policy)
+        self._runs: dict[str, _Run] = {}
+        self._leaving: list[_Run] = []
+        self._nursery: trio.Nursery | None = None
+        self._nap = trio.CancelScope()
+        self._observers: list[Callable[[str], None]] = []
+        self._closing = False
+        self._progress = trio.Event()
+        """While shutting down: a lease was released or a process ended."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold all processes until cancelled; `started()` when models can be leased.
+
+        Cancelled, it rejects who waits, kills what runs (within a bound) and leaves nothing.
+        """
+        async with self._launcher.session(), trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await self._reap_idle()
+            finally:
+                self._nursery = None
+                self._refuse()
+
+    # -- requests
+
+    def submit(self, model: ModelConfig, *, since: float | None = None) -> Lease:
+        """Ask for a model. Synchronous; never raises: a rejection shows in the lease.
+
+        `since`: the `submitted_at` of the request's earlier lease, so that it keeps its place. Whoever
+        calls this must release the lease, whatever comes.
+        """
+        lease = Lease(self, model.id, since)
+        effects = self._scheduler.submit(lease, trio.current_time())
+        if lease.state == "granted" and len(effects) == 1:
+            lease.settle(self._runs[model.id].upstream)
+        else:
+            self._apply(effects)
+        return lease
+
+    def position(self, lease: Lease) -> int:
+        """See `Lease.queue_position`."""
+        return self._scheduler.position(lease)
+
+    def release(self, lease: Lease) -> None:
+        """See `Lease.release`."""
+        if lease.state == "released":
+            return
+        now = trio.current_time()
+        effects = self._scheduler.release(lease, now)
+        if effects:
+            self._apply(effects)
+        elif self._nap.deadline > now + self._config.models[lease.model].ttl_s > now:
+            self._set_alarm()
+        if self._closing:
+            self._progress.set()
+
+    @asynccontextmanager
+    async def lease(self, model: ModelConfig) -> AsyncIterator[Upstream]:
+        """Hold a model for a block. Raises the SwapError of a rejection. Cancel-safe."""
+        lease = self.submit(model)
+        try:
+            yield await lease.wait()
+        finally:
+            lease.release()
+
+    async def preload(self, model_id: str) -> None:
+        """Load a model (id or alias) and return when it is ready; a waiter like any other.
+
+        Raises SwapError. Cancelled, it no longer wants it.
+        """
+        async with self.lease(self._catalogue.resolve(model_id)):
+            pass
+
+    def condemn(self, upstream: Upstream) -> None:
+        """This process runs but no longer serves: no more requests for it, end it. Synchronous.
+
+        Requests that wait for the model start it again once it has stopped. A process that is already
+        ending is left alone.
+        """
+        model_id = upstream.model.id
+        run = self._runs.get(model_id)
+        if run is None or run.upstream is not upstream or run.stop_ordered:
+            return
+        log.warning("%s runs but no longer accepts connections; stopping it", model_id)
+        upstream.alive = False
+        run.control.stop(min(CONDEMNED_STOP_S, upstream.model.unload_timeout_s))
+        self._leaves(run)
+
+    # -- control
+
+    def view(self, model_id: str) -> ModelView:
+        """A snapshot of one model; KeyError if there is none of this id."""
+        return self._scheduler.view(model_id)
+
+    def views(self) -> list[ModelView]:
+        """Snapshots of all models, in the order of the configuration."""
+        return [self._scheduler.view(id) for id in self._config.models]
+
+    def on_change(self, fn: Callable[[str], None]) -> None:
+        """Have `fn(model id)` called, synchronously, after each change of a model's state.
+
+        It must not raise and must not call back into the fleet but to look.
+        """
+        self._observers.append(fn)
+
+    async def unload(self, model_ids: Collection[str] | None) -> None:
+        """Stop these models (ids; None: all) at once, whatever is in flight; return when they have stopped.
+
+        Who waits for them is rejected with ModelUnloaded. Cancelled, the stops go on.
+        """
+        ids = list(self._config.models) if model_ids is None else list(dict.fromkeys(model_ids))
+        runs = [self._runs[id] for id in ids if id in self._runs]
+        runs += [run for run in self._leaving if run.upstream.model.id in ids]
+        self._apply(self._scheduler.unload(ids, trio.current_time()))
+        for run in runs:
+            await run.gone.wait()
+
+    async def shutdown(self, grace_s: float) -> None:
+        """Reject who waits, let requests in flight end for `grace_s`, stop all; return when nothing runs.
+
+        A model without requests is stopped at once, all of them side by side. Cancelled, it leaves
+        the rest to the cancellation of `run`.
+        """
+        self._refuse()
+        deadline = trio.current_time() + grace_s
+        while self._runs or self._leaving:
+            late = trio.current_time() >= deadline
+            idle = [id for id in self._runs if late or self._scheduler.view(id).in_flight == 0]
+            if self._progress.is_set():
+                self._progress = trio.Event()
+            self._apply(self._scheduler.unload(idle, trio.current_time()))
+            with trio.move_on_at(inf if late else deadline):
+                await self._progress.wait()
+
+    def _refuse(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._apply(self._scheduler.shutdown(trio.current_time()))
+            for model_id in self._config.models:
+                self._tell(model_id)
+
+    # -- carrying out
+
+    def _apply(self, effects: Iterable[Effect]) -> None:
+        changed: list[str] = []
+        for effect in effects:
+            match effect:
+                case Grant(ticket=Lease() as lease):
+                    lease.settle(self._runs[lease.model].upstream)
+                case Reject(ticket=Lease() as lease):
+                    lease.settle(None)
+                case Start(model=model):
+                    self._start(model)
+                    changed.append(model)
+                case Stop():
+                    self._stop(effect)
+                    changed.append(effect.model)
+        self._set_alarm()
+        for model in changed:
+            self._tell(model)
+
+    def _start(self, model_id: str) -> None:
+        assert self._nursery is not None and model_id not in self._runs
+        model = self._config.models[model_id]
+        log.info("starting %s", model_id)
+        run = _Run(Upstream(model, model.proxy, next(_generations)), Control(), trio.current_time())
+        run.control.ready = lambda: self._ready(run)
+        run.control.ending = lambda error: self._ending(run, error)
+        self._runs[model_id] = run
+        self._nursery.start_soon(self._run_model, run, name=f"model {model_id}")
+
+    def _stop(self, stop: Stop) -> None:
+        run = self._runs[stop.model]
+        run.stop_ordered = True
+        match stop.reason:
+            case "swap":
+                log.info("evicting %s for %s", stop.model, stop.for_model)
+            case "ttl":
+                log.info("unloading %s: idle for %g s", stop.model, run.upstream.model.ttl_s)
+            case "unload":
+                log.info("unloading %s", stop.model)
+            case "shutdown":
+                log.info("stopping %s", stop.model)
+        run.control.stop()
+
+    async def _run_model(self, run: _Run) -> None:
+        """Exists exactly while the process does."""
+        model = run.upstream.model
+        error: SwapError | None = None
+        exit: Exit | None = None
+        try:
+            for old in self._in_the_way(model.id):
+                await first_of(old.gone.wait, run.control.stop_asked.wait)
+            if not run.control.stop_asked.is_set():
+                exit = await self._launcher.run(model, self._logs.model(model.id), run.control)
+        except SwapError as failure:
+            error = failure
+        except Exception as failure:  # a task boundary: one model's trouble is not the others'
+            log.exception("running %s failed", model.id)
+            error = StartFailed(f"model '{model.id}' could not be run: {failure!r}")
+        finally:
+            if trio.current_effective_deadline() == -inf:
+                self._refuse()  # cancelled: nothing is started in its place
+            self._gone(run, exit, error)
+
+    def _in_the_way(self, model_id: str) -> list[_Run]:
+        places = {LoadedModel(run.upstream.model.id, State.STOPPING) for run in self._leaving}
+        victims = self._policy.victims(model_id, places) | {model_id}
+        return [run for run in self._leaving if run.upstream.model.id in victims]
+
+    # -- what processes report
+
+    def _ready(self, run: _Run) -> None:
+        if not run.stop_ordered:
+            log.info("%s is ready after %.2f s", run.upstream.model.id, trio.current_time() - run.begun)
+        self._report(run.upstream.model.id, Event.READY)
+
+    def _ending(self, run: _Run, error: SwapError | None) -> None:
+        if error is None:
+            run.upstream.end()
+        elif not run.stop_ordered:
+            log.warning("%s", error)
+        if not run.stop_ordered and run not in self._leaving:
+            self._leaves(run, error)
+
+    def _leaves(self, run: _Run, error: SwapError | None = None) -> None:
+        """Nobody is to be sent there any more, although the process is not quite gone."""
+        model_id = run.upstream.model.id
+        self._leaving.append(self._runs.pop(model_id))
+        self._report(model_id, Event.EXITED, error)
+
+    def _gone(self, run: _Run, exit: Exit | None, error: SwapError | None) -> None:
+        model_id = run.upstream.model.id
+        run.upstream.end()
+        if error is not None:
+            if not run.stop_ordered and run not in self._leaving:
+                log.warning("%s", error)
+        elif exit is None or run.control.stop_asked.is_set():
+            log.info("%s has stopped%s", model_id, f" ({exit})" if exit else "")
+        else:
+            said = f"; last output:\n{exit.output}" if exit.output else ""
+            log.warning("%s exited by itself with %s%s", model_id, exit, said)
+        if run in self._leaving:
+            self._leaving.remove(run)
+        else:
+            del self._runs[model_id]
+            self._report(model_id, Event.EXITED, error)
+        run.gone.set()
+        self._progress.set()
+
+    def _report(self, model_id: str, event: Event, error: SwapError | None = None) -> None:
+        self._apply(self._scheduler.process_changed(model_id, event, trio.current_time(), error))
+        self._tell(model_id)
+
+    # -- time
+
+    async def _reap_idle(self) -> None:
+        """Wake the scheduler whenever it has something to do: a ttl that ran out, a request that waited long."""
+        while True:
+            with trio.CancelScope() as self._nap:
+                self._set_alarm()
+                await trio.sleep_forever()
+            self._apply(self._scheduler.tick(trio.current_time()))
+
+    def _set_alarm(self) -> None:
+        due = self._scheduler.next_deadline()
+        self._nap.deadline = inf if due is None else due
+
+    # -- small things
+
+    def _tell(self, model_id: str) -> None:
+        for fn in self._observers:
+            fn(model_id)
