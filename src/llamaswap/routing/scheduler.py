@@ -256,7 +256,7 @@ class Scheduler:
             if model.waits_for is None and any(
                 self._conflict(model, other)
                 for other in self._models.values()
-                if other is not model and (other.waits_for is not None or other in reserved)
+                if other is not model and (self._is_swapping_in(other) or other in reserved)
             ):
                 continue
             victims = [other for other in self._victims(model) if other.loaded()]
@@ -283,11 +283,16 @@ class Scheduler:
             for model in self._models.values()
             if model is not target and (model.loaded() or model.waits_for is not None or model is also)
         ]
-        return [self._models[id] for id in self._policy.victims(target.id, loaded)]
+        victims = self._policy.victims(target.id, loaded)
+        return [self._models[record.id] for record in loaded if record.id in victims]
 
     def _conflict(self, one: ModelState, other: ModelState) -> bool:
         """Would either have to go for the other? (A policy need not be symmetric.)"""
         return other in self._victims(one, other) or one in self._victims(other, one)
+
+    def _is_swapping_in(self, model: ModelState) -> bool:
+        """On its way, for somebody. Until it is ready not even one that it need not go for may join."""
+        return model.waits_for is not None or (model.state is State.STARTING and self._wanted(model))
 
     def _busy(self, model: ModelState) -> bool:
         if model.state is State.STOPPING:
