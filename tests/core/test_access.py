@@ -77,9 +77,7 @@ def test_garbage_is_only_invalid(value: bytes) -> None:
     assert not check_key([(b"authorization", b"Basic " + value), (b"authorization", value)], ("k" * 80,))
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/health", "/wol-health", "/favicon.ico", "/upstream", "/ui", "/ui/a/b.js"]
-)
+@pytest.mark.parametrize("path", ["/", "/health", "/wol-health", "/favicon.ico", "/upstream", "/ui", "/ui/a/b.js"])
 def test_public_paths(path: str) -> None:
     assert is_public(path)
 

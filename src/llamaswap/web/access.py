@@ -108,11 +108,11 @@ def preflight(headers: Headers, *, wildcard: bool = True) -> list[tuple[bytes, b
     """The headers of the 204 that answers an OPTIONS request; before authentication.
 
     With `wildcard` (model routes, /v1/models) any page may call: the requested header names are echoed as
-    far as they are valid tokens. Without it (control routes) the answer carries no Access-Control-* at
-    all, so that the browser refuses the call; it still is a 204, which other clients ask for.
+    far as they are valid tokens. Without it (control routes) there is nothing to say, so that the browser
+    refuses the call; the answer still is a 204, as llama-swap's is.
     """
     if not wildcard:
-        return [(b"Allow", _METHODS)]
+        return []
     wanted = b",".join(_values(headers, b"access-control-request-headers"))
     names = [name for part in wanted.split(b",") if _TOKEN.fullmatch(name := part.strip())]
     return [
@@ -170,9 +170,7 @@ def guard_control(headers: Headers, method: str, allowed_hosts: Collection[str])
         return None
     for origin in _values(headers, b"origin"):
         name = _origin_host(origin.decode("latin-1"))
-        if name is None or (
-            name not in map(_host_name, hosts) and name not in map(_host_name, allowed_hosts)
-        ):
+        if name is None or (name not in map(_host_name, hosts) and name not in map(_host_name, allowed_hosts)):
             return Forbidden("this is a control route: other web sites may not call it")
     return None
 
@@ -180,9 +178,6 @@ def guard_control(headers: Headers, method: str, allowed_hosts: Collection[str])
 def _origin_host(origin: str) -> str | None:
     try:
         parts = urlsplit(origin)
-        return (
-            _host_name(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
-            or None
-        )
+        return _host_name(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "") or None
     except ValueError:
         return None
