@@ -226,3 +226,18 @@ async def test_other_threads_may_log(logs: Logs) -> None:
     with logs.proxy.subscribe() as sub:
         await trio.to_thread.run_sync(logging.getLogger("llamaswap").info, "from a thread")
         assert await sub.receive() == b"[INFO] from a thread\n"
+
+
+def test_a_loop_that_starts_later_is_found(logs: Logs) -> None:
+    setup_logging(Config(), logs)
+    logs.log(logging.INFO, "before")
+
+    async def main() -> None:
+        logs.log(logging.INFO, "begun")
+        with logs.proxy.subscribe(history=False) as sub:
+            await trio.to_thread.run_sync(logs.log, logging.INFO, "from a thread")
+            assert await sub.receive() == b"[INFO] from a thread\n"
+
+    trio.run(main)
+    logs.log(logging.INFO, "after")
+    assert logs.proxy.history().splitlines()[-1] == b"[INFO] after"

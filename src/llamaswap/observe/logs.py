@@ -131,9 +131,7 @@ class Logs:
         screen = (self._output.write,) if self._output is not None else ()
         self.combined = LogMonitor()
         self.proxy = LogMonitor(self.combined.write, *(screen if to_stdout in ("proxy", "both") else ()))
-        self.upstream = LogMonitor(
-            self.combined.write, *(screen if to_stdout in ("upstream", "both") else ())
-        )
+        self.upstream = LogMonitor(self.combined.write, *(screen if to_stdout in ("upstream", "both") else ()))
         self._models: dict[str, LogMonitor] = {}
         self.level = logging.INFO
         """Lines below it are not written."""
@@ -165,6 +163,8 @@ class Logs:
             return
         line = format_line(level, message, time.time_ns(), self.time_format)
         if threading.get_ident() == self._thread:
+            if self._token is None:
+                self.bind()
             self.proxy.write(line)
             return
         token = self._token
@@ -177,9 +177,15 @@ class Logs:
             self.proxy.write(line)
 
     def bind(self) -> None:
-        """Call inside `trio.run`: lines logged in other threads are from now on handed to this loop."""
+        """Inside `trio.run`: hand lines of other threads to this loop from now on. Outside: does nothing.
+
+        The first line that this loop's thread logs does it by itself.
+        """
+        try:
+            self._token = trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            return
         self._thread = threading.get_ident()
-        self._token = trio.lowlevel.current_trio_token()
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
         """Wait (blocking, at most `timeout_s`) until standard output has everything. Runs by itself at
@@ -219,8 +225,7 @@ def setup_logging(config: Config, logs: Logs) -> None:
     """
     logs.level = level_number(config.log_level)
     logs.time_format = time_format(config.log_time_format)
-    if _in_trio():
-        logs.bind()
+    logs.bind()
     handler = _Handler(logs)
     for name, least in (("llamaswap", logs.level), ("hypercorn", logging.WARNING)):
         logger = logging.getLogger(name)
@@ -230,11 +235,3 @@ def setup_logging(config: Config, logs: Logs) -> None:
         logger.addHandler(handler)
         logger.setLevel(max(least, logs.level))
         logger.propagate = False
-
-
-def _in_trio() -> bool:
-    try:
-        trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return False
-    return True

@@ -11,6 +11,8 @@ from typing import Protocol
 import trio
 from quart import Response, request
 
+from llamaswap import __version__
+from llamaswap._build import BUILD_DATE, COMMIT
 from llamaswap.config.settings import Config
 from llamaswap.observe.logs import Logs
 from llamaswap.routing.catalogue import Catalogue
@@ -41,9 +43,9 @@ class AppState:
     logs: Logs
     stopping: trio.Event
     """Set when the server begins to shut down: streams end."""
-    version: str = ""
-    commit: str = "unknown"
-    build_date: str = "unknown"
+    version: str = __version__
+    commit: str = COMMIT
+    build_date: str = BUILD_DATE
 
     def states(self) -> dict[str, State]:
         """The lifecycle state of every model, by id; a model the fleet does not know is stopped."""
