@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llamaswap import config as config_room
 from llamaswap.config import Config, Group, loads
+from llamaswap.config.kinds import MapOf, Section
+from llamaswap.config.schema import ROOT
 from llamaswap.errors import ConfigError
 
 MODELS = "models: {a: {proxy: 'http://h', aliases: [al]}, b: {proxy: 'http://h'}, c: {proxy: 'http://h'}}\n"
@@ -436,3 +441,64 @@ def test_nothing_of_a_config_can_be_changed() -> None:
         config.models["x"] = config.models["a"]  # type: ignore[index]
     with pytest.raises(AttributeError):
         config.start_port = 1  # type: ignore[misc]
+
+
+_leaf = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        10**20,
+        10**400,
+        "",
+        "a",
+        "${a}",
+        "${PORT}",
+        "${x}",
+        "none",
+        "http://h",
+        "s ${PORT}",
+        "'",
+        "g",
+    ]
+)
+_value = st.recursive(
+    _leaf,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "${a}"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _section(section: Section) -> st.SearchStrategy[Any]:
+    """Values for a section: now and then what belongs there, now and then anything."""
+    options = {key.name: _kind(key.kind) | _value for key in section.keys}
+    return st.lists(st.sampled_from(sorted(options)), max_size=4, unique=True).flatmap(
+        lambda names: st.fixed_dictionaries({name: options[name] for name in names})
+    )
+
+
+def _kind(kind: Any) -> st.SearchStrategy[Any]:
+    if isinstance(kind, Section):
+        return _section(kind)
+    if isinstance(kind, MapOf):
+        return st.dictionaries(st.sampled_from(["a", "b", "g"]), _kind(kind.value), max_size=2)
+    return _value
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(_section(ROOT))
+def test_whatever_a_file_holds_it_is_a_configuration_or_problems(document: Any) -> None:
+    try:
+        loads(json.dumps(document), environ={})
+    except ConfigError as error:
+        assert error.problems
+        assert all(p.line == 1 and len(p.message) > 10 for p in error.problems)
+
+
+def test_every_problem_with_the_environment_names_its_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("apiKeys:\n  - a\n  - ${env.K}\nmodels:\n  m:\n    cmd: |\n      a\n      ${env.K}\n")
+    found = [(p.line, p.key) for p in caught.value.problems if "is not set" in p.message]
+    assert found == [(3, "apiKeys[1]"), (8, "models.m.cmd")]

@@ -80,8 +80,8 @@ def test_env_in_comments_is_left_alone() -> None:
 def test_a_number_sign_in_text_is_no_comment() -> None:
     found = errors("models:\n  m:\n    name: a#${env.A}\n    description: 'x # ${env.B}'\n    proxy: http://h\n")
     assert [(line, m[:35]) for line, m in found] == [
-        (3, "environment variable 'A' is not set"),
-        (4, "environment variable 'B' is not set"),
+        (3, "models.m.name: environment variable"),
+        (4, "models.m.description: environment v"),
     ]
 
 

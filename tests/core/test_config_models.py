@@ -361,3 +361,9 @@ def test_equal_settings_make_equal_models() -> None:
     body = "metadata: {a: [1]}, filters: {setParamsByID: {x: {y: 1}}}, capabilities: {tools: true}"
     assert model(body) == model(body)
     assert model(body) != model(body + ", ttl: 5")
+
+
+def test_a_folded_command_that_its_comment_swallows_is_a_warning() -> None:
+    config = load("models:\n  m:\n    proxy: http://h\n    cmd: >\n      # comment\n      server --x\n")
+    assert config.models["m"].argv == ()
+    assert [(w.line, w.key) for w in config.warnings] == [(4, "models.m.cmd")]

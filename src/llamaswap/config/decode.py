@@ -30,6 +30,8 @@ _WORDS = {w: value for words, value in (("y yes on", True), ("n no off", False))
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+MAX_NUMBER = 10**12  # of any unit; more is a slip, and infinity is no number of seconds
+
 
 class Bad(Exception):
     """A value of the wrong type; the message says what is right. The value counts as absent."""
@@ -45,11 +47,11 @@ def describe(node: Node) -> str:
         return "a mapping"
     if isinstance(node, Seq):
         return "a list"
-    if isinstance(node.value, bool):
-        return f"the boolean {node.text}"
-    if isinstance(node.value, int | float):
-        return f"the number {node.text}"
     shown = node.text if len(node.text) <= 40 else f"{node.text[:40]}…"
+    if isinstance(node.value, bool):
+        return f"the boolean {shown}"
+    if isinstance(node.value, int | float):
+        return f"the number {shown}"
     return "nothing" if node.value is None else f"the text {shown!r}"
 
 
@@ -144,7 +146,7 @@ def _text(node: Node) -> str:
 
 def _number(node: Node, what: str) -> int | float:
     if isinstance(node, Scalar) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        if not math.isfinite(node.value):
+        if not -MAX_NUMBER <= node.value <= MAX_NUMBER:
             raise Bad(f"must be {what}, got {describe(node)}")
         return node.value
     hint = "; remove the quotes" if isinstance(node, Scalar) and _looks_number(node.text) else ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import yaml
 
 from llamaswap.config import tree
-from llamaswap.config.report import Report
+from llamaswap.config.report import Path, Report
 
 PATTERN = re.compile(r"\$\{env\.([a-zA-Z_][a-zA-Z0-9_]*)\}")
 LOOKALIKE = re.compile(r"\$\{env\.[^}\n]*\}")
@@ -23,59 +24,83 @@ def not_set(name: str) -> str:
     return f"environment variable '{name}' is not set; set it before starting, or remove ${{env.{name}}}"
 
 
-def substitute(text: str, environ: Mapping[str, str], report: Report) -> str:
-    """`text` with every `${env.NAME}` outside comments replaced; what is unset or unfit is reported.
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A variable that cannot be put in; `token` stands in its place in the text."""
+
+    token: str
+    message: str
+    line: int
+
+
+def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, list[Unfit]]:
+    """`text` with every `${env.NAME}` outside comments replaced, and what could not be.
 
     The number and place of line ends stay as they are.
     """
     matches = list(PATTERN.finditer(text))
     if not matches:
-        return text
+        return text, []
     # A word of the same length in its place parses wherever a value may stand, flow lists included.
     blank = PATTERN.sub(lambda m: "e" * len(m[0]), text)
     starts, ends, styles, parsed_to = _scalars(blank)
     out: list[str] = []
+    unfit: list[Unfit] = []
     done = 0
-    unfit: set[int] = set()
     for match in matches:
-        at = match.start()
+        at, name = match.start(), match[1]
+        before = text[text.rfind("\n", 0, at) + 1 : at]
         style = ""
         if at < parsed_to:
             i = bisect.bisect_right(starts, at) - 1
             if i < 0 or at >= ends[i]:
                 continue  # in a comment
             style = styles[i]
-        elif re.search(r"(^|\s)#", text[text.rfind("\n", 0, at) + 1 : at]):
-            continue  # behind a syntax error; it will be reported
-        value = _value(match[1], environ, text, at, style, report, unfit)
-        if value is not None:
-            out += (text[done:at], value)
-            done = match.end()
-    report.tainted |= unfit
-    return "".join(out) + text[done:]
+        elif re.search(r"(^|\s)#", before):
+            continue  # behind a syntax error, which will be reported
+        value = environ.get(name)
+        if value is None and style == "|" and before.lstrip().startswith("#"):
+            continue  # a comment of a command, which is dropped; anything else is reported later
+        problem = not_set(name) if value is None else _problem(name, value)
+        if value is None or problem:
+            token = f"unset{len(unfit)}{name}"
+            unfit.append(Unfit(token, problem, text.count("\n", 0, at) + 1))
+            value = token
+        elif style == '"':
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        elif style == "'":
+            value = value.replace("'", "''")
+        out += (text[done:at], value)
+        done = match.end()
+    return "".join(out) + text[done:], unfit
 
 
-def _value(
-    name: str, environ: Mapping[str, str], text: str, at: int, style: str, report: Report, unfit: set[int]
-) -> str | None:
-    line_start = text.rfind("\n", 0, at) + 1
-    line = text.count("\n", 0, at) + 1
-    value = environ.get(name)
-    if value is None:
-        if style == "|" and text[line_start:at].lstrip().startswith("#"):
-            return None  # a comment of a command, which is dropped; anything else is reported later
-        report.error((), not_set(name), line)
-        unfit.add(line)
-        return name
-    bad = next((c for c in "\n\r\0" if c in value), None)
-    if bad is not None or tree.unprintable(value):
-        what = "newlines or null bytes" if bad is not None else "control characters"
-        report.error((), f"environment variable '{name}' contains {what}; its value must be one line", line)
-        unfit.add(line)
-        return name
-    if style == '"':
-        return value.replace("\\", "\\\\").replace('"', '\\"')
-    return value.replace("'", "''") if style == "'" else value
+def report_unfit(unfit: list[Unfit], root: tree.Node | None, report: Report) -> None:
+    """Report each at the key it stands in, and let nothing else be said about its line."""
+    places = {u.token: path for path, text in _texts(root, ()) for u in unfit if u.token in text} if root else {}
+    for u in unfit:
+        report.error(places.get(u.token, ()), u.message, u.line)
+    report.tainted.update(u.line for u in unfit)
+
+
+def _texts(node: tree.Node, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(node, tree.Scalar):
+        yield path, node.text
+    elif isinstance(node, tree.Seq):
+        for i, item in enumerate(node.items):
+            yield from _texts(item, (*path, i))
+    else:
+        for name, entry in node.entries.items():
+            yield path, name
+            yield from _texts(entry.node, (*path, name))
+
+
+def _problem(name: str, value: str) -> str:
+    if any(c in value for c in "\n\r\0"):
+        return f"environment variable '{name}' contains newlines or null bytes; its value must be one line"
+    if tree.unprintable(value):
+        return f"environment variable '{name}' contains control characters; its value must be plain text"
+    return ""
 
 
 def _scalars(text: str) -> tuple[list[int], list[int], list[str], int]:
@@ -90,6 +115,6 @@ def _scalars(text: str) -> tuple[list[int], list[int], list[str], int]:
                 starts.append(start.index)
                 ends.append(end.index)
                 styles.append(event.style or "")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeError):
         return starts, ends, styles, ends[-1] if ends else 0
     return starts, ends, styles, len(text)

@@ -81,9 +81,10 @@ def loads(
     """The configuration in a text; `file` is its name in problems. See `load`."""
     report = Report(file)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text = env.substitute(text, os.environ if environ is None else environ, report)
+    text, unfit = env.substitute(text, os.environ if environ is None else environ)
     config = Config()
     root = tree.parse(text, report)
+    env.report_unfit(unfit, root, report)
     if root is not None:
         config = _config(root, keep_ports or {}, report)
     problems = report.problems()

@@ -134,7 +134,7 @@ def build(model_id: str, node: Map, port: int | None, common: Globals, report: R
     return ModelConfig(
         id=model_id,
         cmd=strip_comments(raw["cmd"]),
-        argv=_split(raw["cmd"], (*path, "cmd"), report),
+        argv=_argv(raw["cmd"], (*path, "cmd"), report),
         cmd_stop=strip_comments(raw["cmdStop"]),
         proxy=_proxy(raw["proxy"], (*path, "proxy"), report),
         port=port,
@@ -163,6 +163,17 @@ def build(model_id: str, node: Map, port: int | None, common: Globals, report: R
         ignore_websockets=raw["compat"]["ignoreWebsockets"] or is_comfyui,
         capabilities=_capabilities(raw["capabilities"], (*path, "capabilities"), report),
     )
+
+
+def _argv(text: str, path: Path, report: Report) -> tuple[str, ...]:
+    argv = _split(text, path, report)
+    if not argv and text.strip() and not report.failed(path):
+        report.warn(
+            path,
+            "is all comment, so there is nothing to start; where lines are folded (>) a # "
+            "comments out all that follows, write cmd: | instead",
+        )
+    return argv
 
 
 def _own(value: float, common: float, *, unset: float) -> float:

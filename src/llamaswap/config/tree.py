@@ -64,6 +64,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)")
 _NAN = {".nan", ".NaN", ".NAN"}
 _UNPRINTABLE = re.compile(r"[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_MAX_HEX = 1000  # digits; a number of more could not be written down as a decimal again
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -75,7 +76,9 @@ def resolve(text: str) -> ScalarValue:
         return _BOOL[text]
     try:
         if _INT.fullmatch(text):
-            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+            if text[:2] not in ("0o", "0x"):
+                return int(text)
+            return int(text, 0) if len(text) <= _MAX_HEX else text
     except ValueError:  # more digits than Python converts
         return text
     if _FLOAT.fullmatch(text):
