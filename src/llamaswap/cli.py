@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamaswap import __version__
+from llamaswap._build import BUILD_DATE, COMMIT
 from llamaswap.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when needed: --version and --help should not wait for a server
@@ -57,17 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def version_line() -> str:
     """`version: V (C), built at D`, as llama-swap prints it."""
-    commit, date = build_info()
-    return f"version: {__version__} ({commit}), built at {date}"
-
-
-def build_info() -> tuple[str, str]:
-    """The commit and its date that the zipapp was built from; `unknown` outside one."""
-    try:
-        from llamaswap import _build  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
-        return "unknown", "unknown"
-    return str(_build.COMMIT), str(_build.BUILD_DATE)
+    return f"version: {__version__} ({COMMIT}), built at {BUILD_DATE}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

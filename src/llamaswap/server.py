@@ -116,7 +116,7 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
                 log.info("%s: shutting down", signal.Signals(number).name)
                 front.close()
                 stopping.set()
-                _hard_deadline(config)
+                _hard_deadline(config, logs)
                 tree.start_soon(_wind_down, fleet, tree.cancel_scope)
             tree.cancel_scope.cancel()
     pool.close()
@@ -183,8 +183,13 @@ def _settle_memory() -> None:
     gc.set_threshold(GC_YOUNG, 20, 50)
 
 
-def _hard_deadline(config: Config) -> None:
+def _hard_deadline(config: Config, logs: Logs) -> None:
+    def leave() -> None:
+        log.error("something did not end; leaving anyway")
+        logs.flush()
+        os._exit(1)
+
     longest = max((model.unload_timeout_s for model in config.models.values()), default=0.0)
-    timer = threading.Timer(GRACE_S + longest + HARD_EXIT_MARGIN_S, os._exit, (1,))
+    timer = threading.Timer(GRACE_S + longest + HARD_EXIT_MARGIN_S, leave)
     timer.daemon = True
     timer.start()

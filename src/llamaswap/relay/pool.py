@@ -9,6 +9,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -156,7 +157,7 @@ async def _dial(host: str, port: int, timeouts: Timeouts) -> socket.socket:
     raise failure or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
 
 
-async def _dial_one(family: socket.AddressFamily, address: object, keepalive_s: float) -> socket.socket:
+async def _dial_one(family: socket.AddressFamily, address: Any, keepalive_s: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     connected = False
     try:

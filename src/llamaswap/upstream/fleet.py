@@ -162,6 +162,12 @@ class Fleet:
         """A snapshot of one model; KeyError if there is none of this id."""
         return self._scheduler.view(model_id)
 
+    def current(self, model_id: str) -> Upstream | None:
+        """The model's process as requests see it, if it is ready; no claim on it."""
+        run = self._runs.get(model_id)
+        ready = run is not None and self._scheduler.view(model_id).state is State.READY
+        return run.upstream if run is not None and ready else None
+
     def views(self) -> list[ModelView]:
         """Snapshots of all models, in the order of the configuration."""
         return [self._scheduler.view(id) for id in self._config.models]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -32,11 +31,15 @@ class Host(Protocol):
     tick: int
     """Seconds, coarse: the front's sweeper counts them, so that no request has to read a clock."""
     closing: bool
-    serve: Callable[[HttpExchange], Awaitable[None]]
-    watch: Callable[[Connection], None]
-    """Call `start_watcher` of it in a moment."""
-    take_over: Callable[[Connection], Awaitable[None]]
-    """Serve a connection that opened with HTTP/2's preface, to its end."""
+
+    async def serve(self, ex: HttpExchange) -> None:
+        """Answer a request. Raises nothing but Cancelled."""
+
+    def watch(self, connection: Connection) -> None:
+        """Call `start_watcher` of it in a moment."""
+
+    async def take_over(self, connection: Connection) -> None:
+        """Serve a connection that opened with HTTP/2's preface, to its end."""
 
 
 class Connection:
@@ -316,7 +319,7 @@ class HttpExchange(Exchange):
     async def send(self, data: Data) -> None:
         self.bytes_sent += len(data)
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
         if self._head:
             data, self._head = self._head + data, b""
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from llamaswap.config.settings import Config
-from llamaswap.errors import MethodNotAllowed, SwapError, Unauthorized
+from llamaswap.errors import MethodNotAllowed, SwapError
 from llamaswap.relay.endpoints import allowed_methods, classify
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.relay import UPSTREAM_PREFIX, Relay
@@ -85,7 +85,7 @@ class Dispatcher:
 
     def _authorise(self, ex: Exchange) -> None:
         if self._keys and not access.check_key(ex.headers, self._keys):
-            raise Unauthorized
+            raise access.unauthorized(ex.headers)
 
 
 def _log_request(level: int, ex: Exchange, status: int, took_s: float) -> None:

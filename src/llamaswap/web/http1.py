@@ -77,7 +77,7 @@ def take_head(buffer: bytearray) -> RequestHead | None:
     ExpectationFailed; the connection cannot be used after any of them.
     """
     start = 0
-    if buffer[:1] in (b"\r", b"\n"):
+    if buffer and buffer[0] in b"\r\n":
         while buffer[start : start + 2] == b"\r\n":
             start += 2
             if start > LEADING_LIMIT:

@@ -8,6 +8,7 @@ is handed to Hypercorn whole.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from typing import Any
 
@@ -116,7 +117,7 @@ class InProcess:
         self._app = ASGIWrapper(app)
         self._config = HypercornConfig()
         self._config.accesslog = None
-        self._config.errorlog = None
+        self._config.errorlog = logging.getLogger("hypercorn.error")  # what fails after a response began
         self._config.include_server_header = False
         self._config.h11_max_incomplete_size = CLIENT_HEAD_BYTES
         self._config.keep_alive_timeout = 75
