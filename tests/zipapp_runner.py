@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -37,9 +38,14 @@ def build(root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# Below the ephemeral ports, and from another place for each of several test runs at a time.
+_candidates = itertools.count(20000 + os.getpid() % 250 * 40)
+
+
 def free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports that are free now."""
-    for start in range(21000 + os.getpid() % 200 * 40, 32000, count):
+    """The first of `count` neighbouring ports that are free now and were not given out before."""
+    for _ in range(1000):
+        start, *_rest = [next(_candidates) for _ in range(count)]
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(start, start + count):
