@@ -93,10 +93,12 @@ def _holder_in_proc(port: int) -> int | None:
         return None
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            with suppress(OSError):  # another user's process, or one that has just ended
-                for fd in os.scandir(f"/proc/{entry}/fd"):
-                    if os.readlink(fd.path) in inodes:
-                        return int(entry)
+            # Another user's process, or one that has just ended, cannot be read.
+            with suppress(OSError), os.scandir(f"/proc/{entry}/fd") as fds:
+                for fd in fds:
+                    with suppress(FileNotFoundError):  # closed meanwhile
+                        if os.readlink(fd.path) in inodes:
+                            return int(entry)
     return None
 
 
