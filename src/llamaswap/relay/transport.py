@@ -6,6 +6,7 @@ saves a Trio checkpoint and two Python frames per call over `trio.SocketStream`.
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Protocol
 
@@ -25,6 +26,12 @@ class Transport(Protocol):
 
     async def send(self, data: Data) -> None:
         """Everything of `data`. A cancelled call may have sent a part of it."""
+
+    def send_now(self, data: Data) -> int:
+        """How many bytes of `data` could be sent without waiting, possibly none."""
+
+    async def send_rest(self, data: Data, sent: int) -> None:
+        """Everything of `data` beyond what `send_now` sent."""
 
     def unsent(self) -> int:
         """How many bytes wait for the other side to read (over TLS: 1 if any do)."""
@@ -54,29 +61,37 @@ class Plain:
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         sock = self.sock
         while True:
-            await wait_readable(sock)
             try:
+                await wait_readable(sock)
                 return sock.recv(limit)
             except BlockingIOError:
                 continue
+            except trio.ClosedResourceError as error:  # by another task of ours
+                raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from error
 
     async def send(self, data: Data) -> None:
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
+        sent = self.send_now(data)
         if sent < len(data):
-            await self._send_rest(memoryview(data)[sent:])
+            await self.send_rest(data, sent)
 
-    async def _send_rest(self, rest: memoryview) -> None:
+    def send_now(self, data: Data) -> int:
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def send_rest(self, data: Data, sent: int) -> None:
+        rest = memoryview(data)[sent:]
         try:
             while rest:
                 self._unsent = len(rest)
-                await wait_writable(self.sock)
                 try:
+                    await wait_writable(self.sock)
                     rest = rest[self.sock.send(rest) :]
                 except BlockingIOError:
                     continue
+                except trio.ClosedResourceError as error:
+                    raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from error
         finally:
             self._unsent = 0
 
@@ -132,6 +147,12 @@ class Tls:
             raise BrokenPipeError(str(error)) from error
         finally:
             self._blocked = False
+
+    def send_now(self, data: Data) -> int:
+        return 0
+
+    async def send_rest(self, data: Data, sent: int) -> None:
+        await self.send(memoryview(data)[sent:])
 
     def unsent(self) -> int:
         return int(self._blocked)
