@@ -88,6 +88,8 @@ class Guardian:
         self._tell(f"- {pgid}\n")
 
     def _tell(self, line: str) -> None:
+        if self._write_fd < 0:
+            return  # its time is over
         try:
             os.write(self._write_fd, line.encode())  # far below PIPE_BUF: never torn
         except BlockingIOError:

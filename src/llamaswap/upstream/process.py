@@ -18,7 +18,7 @@ from llamaswap.errors import StartFailed, StartTimeout, SwapError
 from llamaswap.observe.logs import LogMonitor
 from llamaswap.upstream import ports
 from llamaswap.upstream.output import Tail
-from llamaswap.upstream.posix import Child, Guardian, command_problem, describe_exit, spawn
+from llamaswap.upstream.posix import GUARDIAN_GRACE_S, Child, Guardian, command_problem, describe_exit, spawn
 from llamaswap.upstream.probe import Probe, Target
 
 log = logging.getLogger("llamaswap.upstream")
@@ -85,8 +85,10 @@ class Launcher(Protocol):
 class ProcessLauncher:
     """The real one."""
 
-    def __init__(self, *, port_free_s: float = PORT_FREE_S) -> None:
-        self._guardian = Guardian()
+    def __init__(self, *, port_free_s: float = PORT_FREE_S, guardian_grace_s: float = GUARDIAN_GRACE_S) -> None:
+        """`port_free_s`: how long a taken port may take to become free; `guardian_grace_s`: from TERM to
+        KILL for the models of a server that was killed."""
+        self._guardian = Guardian(guardian_grace_s)
         self._port_free_s = port_free_s
 
     def session(self) -> AbstractAsyncContextManager[None]:
