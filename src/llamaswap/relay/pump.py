@@ -11,11 +11,12 @@ from enum import Enum
 
 import httptools
 import trio
+from trio.lowlevel import wait_readable
 
 from llamaswap.errors import BadGateway, GatewayTimeout
 from llamaswap.relay.exchange import Exchange, Framing
 from llamaswap.relay.pool import Pool
-from llamaswap.relay.transport import Data, Transport
+from llamaswap.relay.transport import RECV_BYTES, Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
 
 HEAD_LIMIT = 65536  # bytes of a response head
@@ -246,6 +247,9 @@ class Attempt:
             data = b""
         if not data and not self._complete:
             await ex.flush()  # the head goes out before the first token is made
+        if self._raw and isinstance(connection, Plain) and not self._bodiless:
+            await self._carry_chunks(connection, data)
+            data = b""
         until_close = self._left < 0 and not self._bodiless and not self._chunked
         while True:
             if data:
@@ -272,6 +276,34 @@ class Attempt:
             await ex.send(b"data: " + b" ".join(lines) + b"\n\n")
         await ex.finish(raw=self._raw)
         return Outcome.DONE
+
+    async def _carry_chunks(self, connection: Plain, data: bytes) -> None:
+        """What most tokens go through: chunks as they came, from a plain socket, in as few steps as possible."""
+        parser = self._parser
+        assert parser is not None
+        feed, recv, send, sock = parser.parser.feed_data, connection.sock.recv, self._ex.send_raw, connection.sock
+        while True:
+            if data:
+                try:
+                    feed(data)
+                except httptools.HttpParserError as error:
+                    raise Broken(f"invalid HTTP from the upstream: {error}") from error
+                if parser.begun > 1:
+                    raise Broken("the upstream sent bytes beyond the end of its response")
+                await send(data)
+                if parser.complete:
+                    self._complete = True
+                    return
+            await wait_readable(sock)
+            try:
+                data = recv(RECV_BYTES)
+            except BlockingIOError:
+                data = b""
+                continue
+            except OSError as error:
+                raise Broken("the upstream broke the connection within its response") from error
+            if not data:
+                raise Broken("the upstream closed the connection within its response")
 
     def _take(self, data: bytes) -> bytes:
         """Account for body bytes as they came; what the client gets for them. Raises Broken."""

@@ -96,6 +96,12 @@ class _Replay:
     async def send(self, data: Data) -> None:
         await self._inner.send(data)
 
+    def send_now(self, data: Data) -> int:
+        return self._inner.send_now(data)
+
+    async def send_rest(self, data: Data, sent: int) -> None:
+        await self._inner.send_rest(data, sent)
+
     def unsent(self) -> int:
         return self._inner.unsent()
 
