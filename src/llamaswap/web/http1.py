@@ -7,12 +7,18 @@ fed up to each CRLFCRLF, the only place where it can end.
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 from llamaswap.errors import BadRequest, HeadTooLarge, MethodNotAllowed, NotImplementedHere, SwapError
 
 HEAD_LIMIT = 65536  # bytes; as large as a head full of cookies gets
+TELLING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"))
 LEADING_LIMIT = 64  # bytes of empty lines before a request line (RFC 9112, 2.2)
+SILENT_LIMIT = 65536  # bytes of a chunked body that carry no data: trailers and chunk extensions
+
+_OTHER_VERSION = re.compile(rb"[!-~]+ [!-~]+ HTTP/(?!1\.[01])([0-9]\.[0-9])\r\n")
 
 
 class VersionNotSupported(SwapError):
@@ -39,11 +45,14 @@ class RequestHead:
         "parser",
         "parts",
         "target",
+        "telling",
         "websocket",
     )
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
+        self.telling: list[tuple[bytes, bytes]] = []
+        """Lower-case name and value of those that this module has to understand."""
         self.method = ""
         self.target = b""
         self.parts: list[bytes] = []
@@ -57,8 +66,13 @@ class RequestHead:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # later ones are trailers, which nobody here forwards
-            self.headers.append((name, value.rstrip(b" \t")))
+        if self.head_done:
+            return  # a trailer, which nobody here forwards
+        value = value.rstrip(b" \t")
+        self.headers.append((name, value))
+        key = name.lower()
+        if key in TELLING:
+            self.telling.append((key, value))
 
     def on_headers_complete(self) -> None:
         self.head_done = True
@@ -99,6 +113,9 @@ def take_head(buffer: bytearray) -> RequestHead | None:
     except httptools.HttpParserUpgrade:
         upgrade = True
     except httptools.HttpParserError as error:
+        other = _OTHER_VERSION.match(raw)
+        if other:
+            raise VersionNotSupported(f"HTTP/{other[1].decode()} is not supported; use HTTP/1.1") from error
         raise BadRequest(f"not an HTTP/1.1 request: {error}") from error
     if not head.head_done:
         raise BadRequest("not an HTTP/1.1 request")
@@ -124,8 +141,7 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
     named_length = False
     connection = b""
     upgrades_to = b""
-    for name, value in head.headers:
-        key = name.lower()
+    for key, value in head.telling:
         if key == b"host":
             hosts += 1
         elif key == b"content-length":
@@ -133,9 +149,7 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
             named_length = True
         elif key == b"transfer-encoding":
             if value.lower() != b"chunked" or head.chunked:
-                raise NotImplementedHere(
-                    f"Transfer-Encoding {value.decode('latin-1')!r} is not supported; use chunked"
-                )
+                raise NotImplementedHere(f"Transfer-Encoding {value.decode('latin-1')!r} is not supported; use chunked")
             head.chunked = True
         elif key == b"connection":
             connection += b"," + value.lower()
@@ -152,9 +166,7 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
     tokens = [token.strip() for token in connection.split(b",")] if connection else []
     # HTTP/1.0 connections end with their response: nothing is gained by keeping them.
     head.keep_alive = not head.http10 and b"close" not in tokens
-    head.websocket = (
-        upgrades_to == b"websocket" and b"upgrade" in tokens and head.method == "GET" and not head.http10
-    )
+    head.websocket = upgrades_to == b"websocket" and b"upgrade" in tokens and head.method == "GET" and not head.http10
     if upgrade and head.chunked:
         # The parser is parked before a body that only it could read; other upgrades (h2c) are ignored.
         head.parser = httptools.HttpRequestParser(head)
@@ -164,19 +176,21 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
         target = head.target
         head.parser.feed_data(plain)
         head.headers, head.target = kept, target
+        head.complete = False  # the first parser took the head for the whole message
 
 
 class ChunkedBody:
     """Finds where a chunked body ends in a byte stream, and takes it out of its chunks."""
 
-    __slots__ = ("_head", "_tail")
+    __slots__ = ("_head", "_silent", "_tail")
 
     def __init__(self, head: RequestHead) -> None:
         self._head = head
         self._tail = b""
+        self._silent = 0
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
-        """Decoded bytes, and how many of `data` belong to this body. Raises BadRequest."""
+        """Decoded bytes, and how many of `data` belong to this body. Raises BadRequest, HeadTooLarge."""
         head = self._head
         behind = len(self._tail)
         joined = self._tail + data
@@ -196,6 +210,9 @@ class ChunkedBody:
         self._tail = joined[max(0, len(joined) - 3) :]
         decoded = b"".join(head.parts)
         head.parts.clear()
+        self._silent = 0 if decoded else self._silent + len(data)
+        if self._silent > SILENT_LIMIT and not head.complete:
+            raise HeadTooLarge(f"more than {SILENT_LIMIT // 1024} KiB of trailers or chunk extensions")
         return decoded, position - behind
 
     def _give(self, data: bytes) -> None:
