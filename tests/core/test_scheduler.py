@@ -97,6 +97,21 @@ def test_after_a_crash_the_next_request_starts_it_again() -> None:
     assert d.ready("a") == ["grant a2"]
 
 
+def test_requests_of_a_process_that_is_gone_keep_its_successor_from_being_idle() -> None:
+    d = desk(ttl_s=10)
+    d.load("a")
+    d.ask("a")
+    d.exited("a")
+    d.ask("a")
+    d.end("a2")
+    d.ready("a")
+    assert d.view("a").idle_since is None
+    assert d.core.next_deadline() is None
+    d.at(3)
+    d.end("a1")
+    assert d.core.next_deadline() == 13
+
+
 def test_a_crash_leaves_who_waits_in_the_queue() -> None:
     d = desk()
     d.load("a")
@@ -455,6 +470,15 @@ def test_unload_makes_room_for_others() -> None:
     d.ask("a", "b")
     assert d.unload("a") == ["stop a unload"]
     assert d.exited("a") == ["start b"], "a1 is still counted but its process is gone"
+
+
+def test_the_place_of_an_unloaded_model_is_taken_before_its_requests_have_ended() -> None:
+    d = desk("a b c", priorities={"c": 1})
+    d.load("a")
+    d.ask("a", "b")
+    d.unload("a")
+    assert d.ask("c") == []
+    assert d.exited("a") == ["start b"], "it was b's when a was told to stop"
 
 
 def test_requests_after_an_unload_start_the_model_again() -> None:

@@ -279,6 +279,32 @@ def test_the_overdue_ones_start_fails_and_the_fence_falls() -> None:
     assert d.ready("a") == ["grant a2"]
 
 
+def test_two_overdue_for_whom_the_same_model_must_go_and_the_older_ones_fence_counts() -> None:
+    d = desk("a b v", Group("pair", swap=False, members=("a", "b")))
+    d.load("v")
+    d.ask("v", "a")
+    d.at(5)
+    d.ask("b")
+    d.at(32)
+    assert d.ask("v") == []
+    d.at(40)
+    assert d.end("v1") == ["stop v swap for a"]
+    assert d.exited("v") == ["start a", "start b"]
+
+
+def test_without_any_patience_all_go_by_age() -> None:
+    d = desk("a b", max_wait_s=0)
+    d.ask("a", "b", "a")
+    assert d.ready("a") == ["grant a1"]
+    assert d.ask("a") == []
+    assert d.end("a1") == ["stop a swap for b"]
+    assert d.exited("a") == ["start b"]
+    assert d.ready("b") == ["grant b1"]
+    assert d.end("b1") == ["stop b swap for a"]
+    assert d.exited("b") == ["start a"]
+    assert d.ready("a") == ["grant a2", "grant a3"]
+
+
 def test_an_idle_fenced_model_whose_ttl_ends_just_goes() -> None:
     d = desk("a b c", together("pair", "a b"), Group("big", members=("c",)), ttl_s=20)
     d.load("a", "b")

@@ -22,7 +22,6 @@ from llamaswap.routing.scheduler import Effect, Grant, Reject, Scheduler, Start,
 
 MODELS = "abcde"
 TTL_S = 7.0
-MAX_WAIT_S = 10.0
 LIMIT = 3
 
 LAYOUTS: list[tuple[Group, ...]] = [
@@ -57,14 +56,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         ttls=st.sets(st.sampled_from(MODELS)),
         preferred=st.sets(st.sampled_from(MODELS)),
         room=st.sampled_from([0, 0, 0, 1, 2]),
+        max_wait_s=st.sampled_from([10.0, 10.0, 0.0]),
     )
-    def set_up(self, layout: tuple[Group, ...], ttls: set[str], preferred: set[str], room: int) -> None:
+    def set_up(
+        self, layout: tuple[Group, ...], ttls: set[str], preferred: set[str], room: int, max_wait_s: float
+    ) -> None:
         plain = config(
             " ".join(MODELS),
             *layout,
             limit=LIMIT,
             priorities=dict.fromkeys(preferred, 1),
-            max_wait_s=MAX_WAIT_S,
+            max_wait_s=max_wait_s,
         )
         self.config = replace(
             plain,
@@ -104,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return ticket.submitted_at, self.arrived[ticket]
 
     def overdue(self, ticket: Ticket) -> bool:
-        return self.now >= ticket.submitted_at + MAX_WAIT_S
+        return self.now >= ticket.submitted_at + self.config.max_wait_s
 
     def apply(self, effects: list[Effect], why: str, error: type[Exception] | None = None) -> None:
         granted = {effect.ticket for effect in effects if isinstance(effect, Grant)}
@@ -148,7 +150,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         oldest = min(waiting, key=self.age)
         if not self.overdue(oldest) or self.age(ticket) < self.age(oldest):
             return
-        if ticket.submitted_at >= oldest.submitted_at + MAX_WAIT_S:
+        if ticket.submitted_at >= oldest.submitted_at + self.config.max_wait_s:
             assert ticket.model not in self.policy.victims(oldest.model, self.loaded())
 
     def check_stop(self, model: str, reason: str, for_model: str | None, busy: int) -> None:
@@ -163,7 +165,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                     overdue = [t for t in self.queue() if t.model != model and self.overdue(t)]
                     for waiter in self.queue(model):
                         assert any(
-                            waiter.submitted_at >= t.submitted_at + MAX_WAIT_S and self.age(t) < self.age(waiter)
+                            waiter.submitted_at >= t.submitted_at + self.config.max_wait_s
+                            and self.age(t) < self.age(waiter)
                             for t in overdue
                         )
             case "ttl":

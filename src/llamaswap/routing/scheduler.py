@@ -132,7 +132,6 @@ class Scheduler:
         chosen = [self._models[id] for id in models]
         for model in chosen:
             self._reject_all(model, ModelUnloaded(f"model '{model.id}' was unloaded"), effects)
-            model.waits_for = None
         for model in chosen:
             if model.state in (State.STARTING, State.READY):
                 self._stop(model, "shutdown" if self._closing else "unload", effects)
@@ -144,7 +143,6 @@ class Scheduler:
         effects: list[Effect] = []
         for model in self._models.values():
             self._reject_all(model, ShuttingDown(), effects)
-            model.waits_for = None
             if model.state is State.STOPPED:
                 model.state = advance(model.state, Event.SHUTDOWN)
         return self._reconcile(now, effects)
@@ -235,10 +233,10 @@ class Scheduler:
         for model in self._models.values():
             if model.state is not State.READY or not model.queue:
                 continue
-            going = [ticket for ticket in model.queue if self._passes(ticket, model.fence)]
-            for ticket in sorted(going, key=turn):
-                model.queue.remove(ticket)
-                self._queued -= 1
+            going = sorted((t for t in model.queue if self._passes(t, model.fence)), key=turn)
+            model.queue = [t for t in model.queue if not self._passes(t, model.fence)]
+            self._queued -= len(going)
+            for ticket in going:
                 model.in_flight += 1
                 model.idle_since = None
                 ticket.state = "granted"
@@ -256,7 +254,7 @@ class Scheduler:
             if model.waits_for is None and any(
                 self._conflict(model, other)
                 for other in self._models.values()
-                if other is not model and (self._is_swapping_in(other) or other in reserved)
+                if self._is_swapping_in(other) or other in reserved
             ):
                 continue
             victims = [other for other in self._victims(model) if other.loaded()]
