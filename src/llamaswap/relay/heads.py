@@ -18,7 +18,7 @@ def request_head(ex: Exchange, target: bytes, body_bytes: int, *, identity: bool
     names are dropped with the hop-by-hop ones (RFC 9110, 7.6.1); X-Forwarded-For gets the client's address.
     """
     drop = _WITH_IDENTITY if identity else _REWRITTEN
-    forwarded = ex.client.encode()
+    forwarded: list[bytes] = []
     lines = [b"%b %b HTTP/1.1" % (ex.method.encode(), target)]
     for name, value in ex.headers:
         key = name.lower()
@@ -26,13 +26,15 @@ def request_head(ex: Exchange, target: bytes, body_bytes: int, *, identity: bool
             if key == b"connection" and value.lower() not in (b"keep-alive", b"close"):
                 return _with_named(ex, target, body_bytes, identity)
             if key == b"x-forwarded-for":
-                forwarded = b"%b, %b" % (value, forwarded)
+                forwarded.append(value)
             continue
         lines.append(b"%b: %b" % (name, value))
     if identity:
         lines.append(b"Accept-Encoding: identity")
+    if ex.client:
+        forwarded.append(ex.client.encode())
     if forwarded:
-        lines.append(b"X-Forwarded-For: " + forwarded)
+        lines.append(b"X-Forwarded-For: " + b", ".join(forwarded))
     if body_bytes or ex.method in _BODY_METHODS:
         lines.append(b"Content-Length: %d" % body_bytes)
     lines.append(b"\r\n")
