@@ -27,6 +27,8 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
+TELLING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"content-type"))
+NOT_FORWARDED = HOP_BY_HOP | {b"content-length"}  # which comes back where it frames what the client gets
 
 
 class Outcome(Enum):
@@ -47,6 +49,9 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
+        """Those that go on to the client."""
+        self.telling: list[tuple[bytes, bytes]] = []
+        """Lower-case name and value of those that say how the body ends and what it is."""
         self.head_done = False
         self.complete = False
         self.begun = 0
@@ -57,7 +62,12 @@ class ResponseParser:
         self.begun += 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # later ones are trailers
+        if self.head_done:
+            return  # a trailer
+        key = name.lower()
+        if key in TELLING:
+            self.telling.append((key, value))
+        if key not in NOT_FORWARDED:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -190,12 +200,11 @@ class Attempt:
     def _announce(self, parser: ResponseParser, status: int, head: bytes) -> None:
         """Settle how the body ends on both sides and give the client's head to the exchange."""
         ex = self._ex
-        drop = HOP_BY_HOP
+        named: set[bytes] = set()
         length: bytes | None = None
         chunked = events = False
         close = parser.parser.get_http_version() != "1.1"
-        lowered = [(name.lower(), name, value) for name, value in parser.headers]
-        for key, _, value in lowered:
+        for key, value in parser.telling:
             if key == b"content-length":
                 length = value
             elif key == b"transfer-encoding":
@@ -204,9 +213,8 @@ class Attempt:
                 chunked = True
             elif key == b"connection":
                 named = {token.strip() for token in value.lower().split(b",")}
-                drop = drop | named
                 close = close or b"close" in named
-            elif key == b"content-type":
+            else:
                 events = value.startswith(b"text/event-stream")
         if chunked and length is not None:
             raise Broken("the upstream answers with both Content-Length and Transfer-Encoding")
@@ -222,12 +230,11 @@ class Attempt:
             if status != 200:
                 self._error_body = []
             return
-        keep_length = length is not None and not chunked
-        headers = [
-            (name, value)
-            for key, name, value in lowered
-            if key not in drop and (keep_length or key != b"content-length")
-        ]
+        headers = parser.headers
+        if named - {b"keep-alive", b"close"}:
+            headers = [(name, value) for name, value in headers if name.lower() not in named]
+        if length is not None:
+            headers.append((b"Content-Length", length))
         if events:
             headers.append((b"X-Accel-Buffering", b"no"))
         framing = Framing.CHUNKED
