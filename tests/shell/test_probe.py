@@ -164,7 +164,7 @@ async def test_readiness_is_noticed_soon(loads_s: float) -> None:
 
     async with server(handle) as port:
         await until_ready(port)
-        assert trio.current_time() - begun < loads_s + 0.1
+        assert trio.current_time() - begun < loads_s + 0.5
 
 
 async def test_a_question_that_hangs_delays_nobody_and_may_still_be_answered() -> None:
@@ -238,11 +238,11 @@ async def test_a_loading_server_is_asked_less_and_less(
 async def test_a_port_that_nobody_listens_on_is_tried_often(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    for host, least in (("127.0.0.1", 2000), ("192.0.2.1", 0)):
+    for host, least in (("127.0.0.1", 3000), ("192.0.2.1", 0)):
         paced = Paced(monkeypatch, Refused("refused"), host)
         with trio.move_on_after(100):
             await paced.probe.until_ready()
-        assert least < len(paced.times) < 3000
+        assert least < len(paced.times) < (5000 if least else 500)
 
 
 async def test_output_of_the_process_is_a_reason_to_ask(

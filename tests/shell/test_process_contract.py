@@ -99,11 +99,11 @@ async def test_an_empty_command_cannot_start(bench: Bench) -> None:
 
 
 async def test_never_ready_is_a_timeout_told_before_the_process_is_gone(bench: Bench) -> None:
-    model = bench.model("--ready-after", "-1", "--say", "loading", "--ignore-term", health_check_timeout_s=0.4,
+    model = bench.model("--ready-after", "-1", "--say", "loading", "--ignore-term", health_check_timeout_s=1.0,
                         unload_timeout_s=0.2)  # fmt: skip
     await bench.run(model)
     assert isinstance(bench.result, StartTimeout)
-    assert "health check timed out after 0.4s" in bench.result.message and "loading" in bench.result.message
+    assert "health check timed out after 1s" in bench.result.message and "loading" in bench.result.message
     assert bench.endings == [bench.result]
 
 
@@ -157,11 +157,3 @@ async def test_cancelled_it_leaves_nothing(bench: Bench, process_alive: Callable
         assert not bench.launcher.running
     else:
         assert not process_alive(bench.pid())
-
-
-async def test_a_command_that_is_not_there(bench: Bench) -> None:
-    if isinstance(bench.launcher, FakeLauncher):
-        pytest.skip("a fake needs no command")
-    await bench.run(ModelConfig(id="m", argv=("no-such-server-anywhere",), proxy="http://127.0.0.1:1"))
-    assert isinstance(bench.result, StartFailed)
-    assert "command not found: no-such-server-anywhere" in bench.result.message

@@ -128,7 +128,11 @@ class Guardian:
             log.warning("the guardian of the models died (%s); starting another", describe_exit(code))
             if trio.current_time() - begun < GUARDIAN_RESPAWN_S:
                 await trio.sleep(GUARDIAN_RESPAWN_S)
-            self._process = await self._spawn()
+            try:
+                self._process = await self._spawn()
+            except OSError as error:  # out of processes, say; the dead one is found dead again
+                log.error("no guardian: %s", error)
+                continue
             for pgid in self._groups:
                 self._tell(f"+ {pgid}\n")
 

@@ -2,7 +2,7 @@
 
 How often: from every 10 ms, slowing down to a fiftieth of the time already waited and at most 1 s. Two
 things make it quicker without asking a loading server often: a refused connection costs next to
-nothing, so a local port that nobody listens on yet is tried every 40 ms; and a process that has just
+nothing, so a local port that nobody listens on yet is tried every 25 ms; and a process that has just
 printed something ("server is listening") is asked at once. A question that hangs delays nobody: it
 stays open, and another is asked beside it.
 """
@@ -24,7 +24,7 @@ import trio
 PROBE_FIRST_S = 0.01  # local servers bind within milliseconds
 PROBE_LAST_S = 1.0  # a server that loads for minutes is not asked more often
 PROBE_SHARE = 0.02  # of the time already waited: how long readiness may go unnoticed
-REFUSED_S = 0.04  # nobody is there to be bothered
+REFUSED_S = 0.025  # nobody is there to be bothered
 HANGING_S = 0.1  # no answer for so long: ask again beside it, then after twice as long, up to PROBE_LAST_S
 ATTEMPT_S = 10.0  # one question; a server that takes longer over its health is not ready
 ECHO_S = 0.01  # output so soon after an answer is the server's line about our own question

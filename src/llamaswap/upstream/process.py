@@ -100,7 +100,7 @@ class ProcessLauncher:
         if problem:
             raise StartFailed(f"model '{model.id}' could not be started: {problem}")
         try:
-            target = None if model.check_endpoint == "none" else Target.of(model.proxy, model.check_endpoint)
+            target = Target.of(model.proxy, model.check_endpoint)
         except ValueError as error:
             raise StartFailed(f"model '{model.id}' could not be started: {error}") from None
         if not await self._port_free(model, control):
@@ -111,7 +111,7 @@ class ProcessLauncher:
             raise StartFailed(f"model '{model.id}' could not be started: {error}") from error
         run = _Run(model, output, control, child, env, self._guardian)
         try:
-            return await run.live(target)
+            return await run.live(None if model.check_endpoint == "none" else target)
         finally:
             await run.end()
 
