@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from llamaswap.upstream import posix
 from llamaswap.upstream.posix import Guardian, spawn
 
 LIMIT_S = 15
@@ -143,8 +144,9 @@ async def test_a_server_killed_right_after_the_fork_leaves_nothing() -> None:
 
 @needs_pidfd
 async def test_a_guardian_that_dies_is_replaced_and_knows_all_groups(
-    process_alive: Alive, caplog: pytest.LogCaptureFixture
+    process_alive: Alive, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(posix, "GUARDIAN_RESPAWN_S", 0.0)
     guardian = Guardian(0.5)
     with trio.fail_after(LIMIT_S):
         async with guardian.open():
