@@ -57,7 +57,11 @@ class ModelState:
     def loaded(self) -> bool:
         return self.state in (State.STARTING, State.READY, State.STOPPING)
 
-    def unplaced(self) -> bool:
+    def placed(self) -> bool:
+        """Loaded, or about to be: it counts for everybody who wants a place."""
+        return self.waits_for is not None or self.loaded()
+
+    def needs_place(self) -> bool:
         """Somebody waits, and no process is there or on its way to serve him."""
         return bool(self.queue) and self.waits_for is None and self.state in (State.STOPPED, State.STOPPING)
 

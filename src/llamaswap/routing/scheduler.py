@@ -54,6 +54,8 @@ class Scheduler:
         self._overdue_at = inf
         """When the next waiting request becomes overdue."""
         self._closing = False
+        self._placed: list[ModelState] = []
+        """Who is loaded or about to be; only `_reconcile` and what it calls may look at it."""
 
     # -- what happens to requests
 
@@ -192,6 +194,7 @@ class Scheduler:
             if due is not None and now >= due:
                 self._stop(model, "ttl", effects)
         while True:
+            self._placed = [model for model in self._models.values() if model.placed()]
             reserved = self._fence()
             if self._forget_pointless_swaps():
                 continue
@@ -208,7 +211,7 @@ class Scheduler:
         for model in self._models.values():
             model.fence = None
         reserved: list[ModelState] = []
-        waiting = [model for model in self._models.values() if model.unplaced()]
+        waiting = [model for model in self._models.values() if model.needs_place()]
         for model in sorted(waiting, key=lambda model: age(model.queue[0])):
             if not self._is_overdue(model):
                 self._overdue_at = min(self._overdue_at, model.queue[0].submitted_at + self._max_wait_s)
@@ -249,13 +252,10 @@ class Scheduler:
             for model in self._models.values()
             if model.queue and model.state is State.STOPPED and not self._victims_still_stop(model)
         ]
+        ahead = reserved + [model for model in self._placed if self._is_swapping_in(model)]
         for model in sorted(candidates, key=self._rank):
             # One whose victims have gone had its place already, and asks nobody again.
-            if model.waits_for is None and any(
-                self._conflict(model, other)
-                for other in self._models.values()
-                if self._is_swapping_in(other) or other in reserved
-            ):
+            if model.waits_for is None and any(self._conflict(model, other) for other in ahead):
                 continue
             victims = [other for other in self._victims(model) if other.loaded()]
             if any(self._busy(victim) for victim in victims):
@@ -276,11 +276,9 @@ class Scheduler:
 
     def _victims(self, target: ModelState, also: ModelState | None = None) -> list[ModelState]:
         """Who must go for `target`, among those who have a place and `also`."""
-        loaded = [
-            model.record()
-            for model in self._models.values()
-            if model is not target and (model.loaded() or model.waits_for is not None or model is also)
-        ]
+        loaded = [model.record() for model in self._placed if model is not target]
+        if also is not None and also is not target and also not in self._placed:
+            loaded.append(also.record())
         victims = self._policy.victims(target.id, loaded)
         return [self._models[record.id] for record in loaded if record.id in victims]
 
@@ -314,7 +312,7 @@ class Scheduler:
 
     def _rank(self, model: ModelState) -> tuple[float, ...]:
         """Whose turn is it? Those who have a place, then the overdue by age, then by priority and age."""
-        if not model.unplaced() and self._wanted(model):
+        if not model.needs_place() and self._wanted(model):
             return 0, *turn(min(model.queue, key=turn))
         if self._is_overdue(model):
             return 1, *age(model.queue[0])
