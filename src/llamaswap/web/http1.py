@@ -18,6 +18,12 @@ TELLING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connect
 LEADING_LIMIT = 64  # bytes of empty lines before a request line (RFC 9112, 2.2)
 SILENT_LIMIT = 65536  # bytes of a chunked body that carry no data: trailers and chunk extensions
 
+KNOWN_LIMIT, KNOWN_BYTES = 256, 4096  # heads remembered, and the longest of them
+
+_known: dict[bytes, RequestHead] = {}
+"""Heads that were parsed and found good, less the digits of their Content-Length: a client sends the same one
+with every request, and parsing it costs more than all else between its last byte and the upstream."""
+
 _OTHER_VERSION = re.compile(rb"[!-~]+ [!-~]+ HTTP/(?!1\.[01])([0-9]\.[0-9])\r\n")
 
 
@@ -61,6 +67,15 @@ class RequestHead:
         self.keep_alive = True
         self.length = 0
         self.parser = httptools.HttpRequestParser(self)
+
+    def again(self, length: int) -> RequestHead:
+        """The same head of another request, whose body has `length` bytes."""
+        twin = RequestHead.__new__(RequestHead)
+        twin.headers, twin.telling, twin.method, twin.target = self.headers, self.telling, self.method, self.target
+        twin.http10, twin.keep_alive, twin.expects_continue = self.http10, self.keep_alive, self.expects_continue
+        twin.parts, twin.parser, twin.length = [], self.parser, length
+        twin.head_done, twin.complete, twin.chunked, twin.websocket = True, False, False, False
+        return twin
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -106,6 +121,39 @@ def take_head(buffer: bytearray) -> RequestHead | None:
         raise HeadTooLarge(f"the request head is larger than {HEAD_LIMIT // 1024} KiB")
     raw = bytes(buffer[start:end])
     del buffer[:end]
+    key, length = _without_length(raw)
+    known = _known.get(key)
+    if known is not None:
+        return known.again(length)
+    head = _parse(raw)
+    if key and not head.chunked and not head.websocket:
+        if len(_known) >= KNOWN_LIMIT:
+            _known.clear()
+        _known[key] = head
+    return head
+
+
+def _without_length(raw: bytes) -> tuple[bytes, int]:
+    """A head without the digits of its Content-Length, and their number; b"" if it is not to be remembered.
+
+    Only the two spellings that clients use are looked for; a head with another one is not remembered.
+    """
+    if len(raw) > KNOWN_BYTES:
+        return b"", 0
+    at = raw.find(b"\r\nContent-Length: ")
+    if at < 0:
+        at = raw.find(b"\r\ncontent-length: ")
+        if at < 0:
+            return (b"", 0) if b"ENGTH" in raw.upper() else (raw, 0)
+    at += len(b"\r\nContent-Length: ")
+    end = raw.find(b"\r\n", at)
+    digits = raw[at:end]
+    if not digits.isdigit() or len(digits) > 15:
+        return b"", 0
+    return raw[:at] + raw[end:], int(digits)
+
+
+def _parse(raw: bytes) -> RequestHead:
     head = RequestHead()
     upgrade = False
     try:
