@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from llamaswap.config.settings import Config, ModelConfig
-from llamaswap.errors import BadGateway, BadRequest, Conflict, NotFound, SwapError
+from llamaswap.errors import BadGateway, BadRequest, Conflict, ModelUnloaded, NotFound, ShuttingDown, SwapError
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, query_model
 from llamaswap.relay.exchange import Exchange, Framing
@@ -205,6 +205,11 @@ class Relay:
         """After a request that got nothing: return if a restart can help, else raise BadGateway."""
         with trio.move_on_after(EXIT_NOTICE_S):
             await upstream.exited.wait()
+        if upstream.stopped_by == "shutdown":
+            raise ShuttingDown
+        if upstream.stopped_by is not None:
+            # Somebody wanted it gone: sending the request again would load it again.
+            raise ModelUnloaded(f"model '{upstream.model.id}' was unloaded before it answered")
         if not upstream.alive:
             return
         if outcome is Outcome.REFUSED and upstream.model.check_endpoint != "none":

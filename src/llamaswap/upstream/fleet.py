@@ -248,6 +248,7 @@ class Fleet:
     def _stop(self, stop: Stop) -> None:
         run = self._runs[stop.model]
         run.stop_ordered = True
+        run.upstream.stopped_by = stop.reason
         match stop.reason:
             case "swap":
                 log.info("evicting %s for %s", stop.model, stop.for_model)

@@ -25,6 +25,8 @@ class Upstream:
     alive: bool = True
     """False once the process has exited."""
     exited: trio.Event = field(default_factory=trio.Event)
+    stopped_by: str | None = None
+    """Why it was ordered to stop ("swap", "ttl", "unload" or "shutdown"), if it was."""
 
     def end(self) -> None:
         """The fleet's: the process has exited."""
