@@ -215,7 +215,7 @@ class Attempt:
                 named = {token.strip() for token in value.lower().split(b",")}
                 close = close or b"close" in named
             else:
-                events = value.startswith(b"text/event-stream")
+                events = value.strip().lower().startswith(b"text/event-stream")
         if chunked and length is not None:
             raise Broken("the upstream answers with both Content-Length and Transfer-Encoding")
         self._reusable = self._reusable and not close
@@ -236,6 +236,7 @@ class Attempt:
         if length is not None:
             headers.append((b"Content-Length", length))
         if events:
+            headers = [field for field in headers if field[0].lower() != b"x-accel-buffering"]
             headers.append((b"X-Accel-Buffering", b"no"))
         framing = Framing.CHUNKED
         if self._bodiless:
@@ -267,6 +268,8 @@ class Attempt:
                     await ex.send_raw(out)
                 elif out:
                     await ex.send(out)
+                else:
+                    await ex.flush()  # framing only, so far
             if self._complete:
                 break
             try:
