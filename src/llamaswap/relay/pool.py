@@ -20,7 +20,6 @@ from llamaswap.errors import BadGateway
 from llamaswap.relay.transport import Plain, Tls, Transport, prepare
 from llamaswap.upstream.fleet import Upstream
 
-FRESH_S = 1.0  # no server closes a keep-alive connection so soon; if one does, the request is sent again
 MAX_IDLE = 128  # per model; more than that many at once is a burst whose connections need not be kept
 
 
@@ -61,9 +60,9 @@ class Pool:
         limit_s = upstream.model.timeouts.idle_conn_s
         while idle:
             since, connection = idle.pop()
-            idle_s = time.monotonic() - since
-            expired = 0 < limit_s < idle_s
-            if not expired and (idle_s < FRESH_S or not connection.stale()):
+            # Never without a look: bytes that came behind the last answer would be the next client's answer.
+            expired = 0 < limit_s < time.monotonic() - since
+            if not expired and not connection.stale():
                 return connection
             connection.close()
         return None
