@@ -23,6 +23,9 @@ HEAD_LIMIT = 65536  # bytes of a response head
 EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
 END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
 
+BULK_BYTES = 1500  # in one read: no tokens come so fast, so more is on its way,
+BULK_PAUSE_S = 0.001  # and one read and one packet a millisecond carry it for a fraction of the work
+
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
@@ -304,6 +307,8 @@ class Attempt:
                 if parser.complete:
                     self._complete = True
                     return
+                if len(data) > BULK_BYTES:
+                    await trio.sleep(BULK_PAUSE_S)
             await wait_readable(sock)
             try:
                 data = recv(RECV_BYTES)
