@@ -101,6 +101,10 @@ class Exchange(ABC):
         """Send a head that still waits for its body."""
         return
 
+    def take_back(self) -> bool:
+        """Undo `start` if the head still waits, so that another may be started; whether none has left."""
+        return not self.started
+
     @abstractmethod
     async def finish(self, *, raw: bool = False) -> None:
         """The response is complete (`raw`: its last chunk went through `send_raw`). Idempotent."""

@@ -133,7 +133,7 @@ class Attempt:
         except Broken as broken:
             self._reusable = False
             # After loading frames a failure before the response's head can still be told in the stream.
-            if not self._ex.started or (self._joining and self._parser is None):
+            if (self._joining and self._parser is None) or (not self._joining and self._ex.take_back()):
                 raise BadGateway(str(broken)) from broken
             await self._ex.abort()
             return Outcome.DONE
@@ -175,8 +175,8 @@ class Attempt:
         while True:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
-                if len(self._buffer) > HEAD_LIMIT:
-                    raise Broken("the upstream's response head is larger than 64 KiB")
+                if self._buffer:
+                    _check_beginning(self._buffer)
                 try:
                     data = await connection.recv()
                 except OSError:
@@ -192,8 +192,10 @@ class Attempt:
             parser = ResponseParser() if self._ex.raw and not self._joining else DecodingParser()
             parser.feed(self._buffer[:end])
             status = parser.parser.get_status_code()
-            if not 100 <= status < 200:
+            if status >= 200:
                 break
+            if status < 100 or status == 101:
+                raise Broken(f"the upstream answers with status {status}")
             self._buffer = self._buffer[end:]  # an interim response; the final one follows
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         self._announce(parser, status, head)
@@ -303,10 +305,11 @@ class Attempt:
                     raise Broken(f"invalid HTTP from the upstream: {error}") from error
                 if parser.begun > 1:
                     raise Broken("the upstream sent bytes beyond the end of its response")
-                await send(data)
                 if parser.complete:
+                    await send(self._without_newlines(data))
                     self._complete = True
                     return
+                await send(data)
                 if len(data) > BULK_BYTES:
                     await trio.sleep(BULK_PAUSE_S)
             await wait_readable(sock)
@@ -338,10 +341,17 @@ class Attempt:
         parser.feed(data)
         self._complete = parser.complete
         if self._raw:
-            return data
+            return self._without_newlines(data) if self._complete else data
         decoded = b"".join(parser.parts)
         parser.parts.clear()
         return decoded
+
+    def _without_newlines(self, data: bytes) -> bytes:
+        """The end of a chunked body; the parser overlooks empty lines behind it, which are not the client's."""
+        if data[-5:-4] in (b"\r", b"\n"):
+            self._reusable = False
+            return data.rstrip(b"\r\n") + b"\r\n\r\n"
+        return data
 
     async def _ended_well(self) -> bool:
         """Whether a response that its connection's end completes was not cut off by a crash."""
@@ -349,3 +359,11 @@ class Attempt:
             with trio.move_on_after(END_NOTICE_S):
                 await self._upstream.exited.wait()
         return self._upstream.alive
+
+
+def _check_beginning(buffer: bytes) -> None:
+    """Whether what has come of a response head can become one. Raises Broken."""
+    if len(buffer) > HEAD_LIMIT:
+        raise Broken("the upstream's response head is larger than 64 KiB")
+    if not b"HTTP/1.".startswith(buffer[:7]) or b"\n\n" in buffer:
+        raise Broken("the upstream does not speak HTTP/1.1")

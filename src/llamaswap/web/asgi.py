@@ -78,6 +78,12 @@ class AsgiExchange(Exchange):
             head, self._head = self._head, None
             await self._send(head)
 
+    def take_back(self) -> bool:
+        if self._head is not None:
+            self._head = None
+            self.started = False
+        return not self.started
+
     async def finish(self, *, raw: bool = False) -> None:
         if self.finished:
             return

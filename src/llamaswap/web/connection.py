@@ -346,6 +346,12 @@ class HttpExchange(Exchange):
         if self._head:
             await self._send(b"")
 
+    def take_back(self) -> bool:
+        if self._head:
+            self._head = b""
+            self._chunked = self.started = False
+        return not self.started
+
     async def finish(self, *, raw: bool = False) -> None:
         if not self.finished:
             self.finished = True
