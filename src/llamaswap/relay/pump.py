@@ -339,9 +339,11 @@ class Attempt:
         parser = self._parser
         assert parser is not None
         parser.feed(data)
-        self._complete = parser.complete
+        if parser.complete:
+            self._complete = True
+            data = self._without_newlines(data)
         if self._raw:
-            return self._without_newlines(data) if self._complete else data
+            return data
         decoded = b"".join(parser.parts)
         parser.parts.clear()
         return decoded
