@@ -83,7 +83,7 @@ class ResponseParser:
         """Raises Broken on what is not HTTP, bytes after the end of the response included."""
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise Broken(f"invalid HTTP from the upstream: {error}") from error
         if self.begun > 1:
             raise Broken("the upstream sent bytes beyond the end of its response")
