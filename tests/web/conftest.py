@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+BOTH = ["front", "asgi"]
+"""Our own listener, and Hypercorn alone with the ASGI middleware."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `door` runs through both ways in; `any_door` adds HTTP/2 by each of them."""
+    if "door" in metafunc.fixturenames:
+        metafunc.parametrize("door", BOTH)
+    if "any_door" in metafunc.fixturenames:
+        metafunc.parametrize("any_door", [*BOTH, "h2", "front-h2"])
