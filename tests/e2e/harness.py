@@ -1,0 +1,460 @@
+"""A stage for tests from outside: llamaswap.pyz with fake models, and clients that trust nobody.
+
+Everything a test waits for is an event (a line in the models' journal, an answer, a process that is
+gone) with `DEADLINE_S` to happen in; nothing here depends on how long a thing takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import zipapp_runner
+
+FAKE_MODEL = Path(__file__).with_name("fake_model.py")
+DEADLINE_S = 15.0  # for anything that ought to happen at once, on a busy machine
+CHAT = "/v1/chat/completions"
+T = TypeVar("T")
+
+
+def until(wanted: Callable[[], T], what: str | Callable[[], str], timeout_s: float = DEADLINE_S) -> T:
+    """What `wanted` returns as soon as that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := wanted()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:g} s in vain: {what if isinstance(what, str) else what()}")
+        time.sleep(0.005)
+    return found
+
+
+# Clients -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """What came back, taken apart by hand: `complete` only if the framing says that it is all."""
+
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    complete: bool = False
+    trouble: str = ""
+
+    def header(self, name: str) -> str | None:
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(found) < 2, found
+        return found[0] if found else None
+
+    @property
+    def json(self) -> Any:
+        assert self.complete, self
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The envelope's error, after a look at the envelope."""
+        body = self.json
+        assert body["src"] == "llama-swap" and set(body) == {"src", "error"}, body
+        assert set(body["error"]) == {"message", "type", "param", "code"}, body
+        assert body["error"]["message"] and body["error"]["param"] is None, body
+        assert self.header("content-type") == "application/json"
+        return dict(body["error"])
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        return self.status, self.error["code"]
+
+    @property
+    def sent(self) -> bytes:
+        """The request's body as the fake model got it."""
+        return base64.b64decode(self.json["body"])
+
+
+def request_bytes(
+    method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, version: str = "1.1"
+) -> bytes:
+    lines = {"Host": "127.0.0.1", **(headers or {})}
+    if body or method == "POST":
+        lines["Content-Length"] = str(len(body))
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode() + body
+
+
+class Broken(Exception):
+    """The connection ended before the answer did."""
+
+
+class Wire:
+    """One client connection."""
+
+    def __init__(self, port: int, timeout_s: float = DEADLINE_S, tls: ssl.SSLContext | None = None) -> None:
+        self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+        self.buffer = b""
+
+    def more(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise Broken
+        self.buffer += data
+
+    def take(self, count: int) -> bytes:
+        while len(self.buffer) < count:
+            self.more()
+        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return data
+
+    def line(self, end: bytes = b"\r\n") -> bytes:
+        while end not in self.buffer:
+            self.more()
+        found, _, self.buffer = self.buffer.partition(end)
+        return found
+
+    def ask(self, request: bytes = b"", answer: Answer | None = None, method: str = "POST") -> Answer:
+        """Send and read to the end. What the network does is in `Answer.trouble`, never raised."""
+        answer = answer or Answer()
+        try:
+            if request:
+                self.sock.sendall(request)
+            self.read(answer, method)
+        except Broken:
+            answer.trouble = "ended early"
+        except TimeoutError:
+            answer.trouble = "timed out"
+        except OSError as error:
+            answer.trouble = f"broken: {error!r}"
+        return answer
+
+    def read(self, answer: Answer, method: str) -> None:
+        lines = self.line(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        answer.headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
+        answer.status = int(lines[0].split(" ")[1])
+        if method == "HEAD" or answer.status in (204, 304):
+            pass
+        elif (answer.header("transfer-encoding") or "").lower() == "chunked":
+            while size := int(self.line(), 16):
+                answer.body += self.take(size)
+                assert self.take(2) == b"\r\n"
+            assert self.line() == b""
+        elif answer.header("content-length") is not None:
+            left = int(answer.header("content-length") or 0)
+            while left:
+                if not self.buffer:
+                    self.more()
+                part = self.take(min(left, len(self.buffer)))
+                left -= len(part)
+                answer.body += part
+        else:
+            with contextlib.suppress(Broken):
+                while True:
+                    answer.body, self.buffer = answer.body + self.buffer, b""
+                    self.more()
+        answer.complete = True
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Call:
+    """A request under way, read by a thread of its own."""
+
+    def __init__(self, wire: Wire, request: bytes, method: str = "POST") -> None:
+        self.answer = Answer()
+        self._wire = wire
+        self._method = method
+        self._wire.sock.sendall(request)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._wire.ask(b"", self.answer, self._method)
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self) -> Answer:
+        """The answer, whatever it is, but no hang."""
+        self._thread.join(DEADLINE_S)
+        assert self.over, "no answer"
+        assert self.answer.trouble != "timed out", self.answer
+        self._wire.close()
+        return self.answer
+
+    def until_body(self, part: bytes) -> None:
+        until(lambda: part in self.answer.body or self.over, f"{part!r} in the answer")
+        assert part in self.answer.body, self.answer
+
+    def leave(self, how: str = "close") -> None:
+        """Go away: `close` (an orderly end), `reset`, or `half` (send no more, but listen)."""
+        sock = self._wire.sock
+        with contextlib.suppress(OSError):  # it may be over
+            if how == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.shutdown({"close": socket.SHUT_RDWR, "reset": socket.SHUT_RD, "half": socket.SHUT_WR}[how])
+        self._thread.join(DEADLINE_S)
+        assert self.over, "half closed, and not taken for gone"
+        sock.close()
+
+
+# The program -------------------------------------------------------------------------------------
+
+
+def marked(marker: str) -> list[int]:
+    """The processes with `marker` in their arguments, zombies not counted."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as file:
+                if marker.encode() in file.read():
+                    found.append(int(entry))
+    return sorted(found)
+
+
+def start(
+    pyz: Path, directory: Path, *arguments: str, group: bool = False, **environment: str
+) -> subprocess.Popen[bytes]:
+    """The zipapp in `directory`, its output in llamaswap.log there. `group`: as a shell's job."""
+    with open(directory / "llamaswap.log", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, str(pyz), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env={**os.environ, **environment},
+            process_group=0 if group else None,
+        )
+
+
+def command(home: Path, *more: str) -> str:
+    fake = [sys.executable, "-S", "-E", str(FAKE_MODEL)]
+    return shlex.join([*fake, "--port", "${PORT}", "--name", "${MODEL_ID}", "--home", str(home), *more])
+
+
+class Stage:
+    """A running server and its models' scripts, gates and journal."""
+
+    def __init__(self, directory: Path, process: subprocess.Popen[bytes], port: int, first_port: int) -> None:
+        self.directory, self.home = directory, directory / "models"
+        self.process, self.port, self.first_port = process, port, first_port
+        self.log_file = directory / "llamaswap.log"
+        self.server = zipapp_runner.Running(process, port, self.log_file)
+        self.tls: ssl.SSLContext | None = None
+        self.server_process = psutil.Process(process.pid)
+        self.family: list[psutil.Process] = []
+        self._seen = 0
+        self._log_seen = 0
+
+    # -- the models
+
+    def script(self, model: str, **how: object) -> None:
+        """How this model's next starts go; see `fake_model.STARTS`."""
+        (self.home / (model.replace("/", "_") + ".json")).write_text(json.dumps(how))
+
+    def open(self, gate: str) -> None:
+        (self.home / gate).touch()
+
+    def forget(self) -> None:
+        """Scripts, gates and journal lines so far."""
+        for path in self.home.iterdir():
+            if path.name != "journal":
+                path.unlink()
+        journal = self.home / "journal"
+        self._seen = journal.stat().st_size if journal.exists() else 0
+        self._log_seen = len(self.log())
+
+    def journal(self, event: str = "", model: str = "", **more: object) -> list[dict[str, Any]]:
+        """What happened since `forget`."""
+        journal = self.home / "journal"
+        if not journal.exists():
+            return []
+        with open(journal, "rb") as file:
+            file.seek(self._seen)
+            lines = [json.loads(line) for line in file.read().splitlines()]
+        wanted = {**({"event": event} if event else {}), **({"model": model} if model else {}), **more}
+        return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
+
+    def happens(self, event: str, model: str = "", count: int = 1, **more: object) -> dict[str, Any]:
+        """The `count`th of such events, once it has happened."""
+        until(
+            lambda: len(self.journal(event, model, **more)) >= count or self.process.poll() is not None,
+            lambda: f"{count} times {event} {model} {more}; there is:\n{self.journal()}",
+        )
+        return self.journal(event, model, **more)[count - 1]
+
+    def pid(self, model: str) -> int:
+        """Of its latest process."""
+        return int(self.journal("start", model)[-1]["pid"])
+
+    def processes(self) -> list[int]:
+        """Of all models, children included."""
+        return marked(str(self.home))
+
+    def kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+        assert pid in self.processes()
+        os.kill(pid, number)
+
+    # -- requests
+
+    def wire(self, timeout_s: float = DEADLINE_S) -> Wire:
+        return Wire(self.port, timeout_s, self.tls)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+        wire = self.wire()
+        with contextlib.closing(wire):
+            return wire.ask(request_bytes(method, path, headers=headers), method=method)
+
+    def post(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> Answer:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        wire = self.wire()
+        with contextlib.closing(wire):
+            return wire.ask(request_bytes("POST", path, raw, headers))
+
+    def ask(self, model: str, *, path: str = CHAT, stream: bool = False, **do: object) -> Answer:
+        """A chat with this model; `do` as in `fake_model.DOES`."""
+        return self.call(model, path=path, stream=stream, **do).wait()
+
+    def call(self, model: str, *, path: str = CHAT, stream: bool = False, version: str = "1.1", **do: object) -> Call:
+        body = {"model": model, "messages": [], **({"stream": True} if stream else {}), **({"do": do} if do else {})}
+        return Call(self.wire(), request_bytes("POST", path, json.dumps(body).encode(), version=version))
+
+    def hold(self, model: str, gate: str) -> Call:
+        """A request that the model has got and answers when `gate` opens."""
+        call = self.call(model, gate=gate, tag=gate)
+        self.happens("request", model, tag=gate)
+        return call
+
+    def queue(self, model: str, **do: object) -> Call:
+        """A request that the server has got and that waits, if it has to."""
+        call = self.call(model, **do)
+        self.get("/running")  # answered only after what arrived before it was read
+        return call
+
+    # -- the server
+
+    def running(self) -> dict[str, str]:
+        return {entry["model"]: entry["state"] for entry in self.get("/running").json["running"]}
+
+    def until_running(self, **states: str) -> None:
+        until(lambda: self.running() == states, f"{states}")
+
+    def unload(self, model: str = "") -> None:
+        answer = self.post("/api/models/unload" + (f"/{model}" if model else ""), b"")
+        assert answer.status == 200, answer
+
+    def clients(self) -> int:
+        """How many client connections the server holds (reset ones may not show)."""
+        with self.server_process.oneshot():
+            there = self.server_process.net_connections("tcp")
+        return sum(c.status != psutil.CONN_LISTEN and c.laddr.port == self.port for c in there)
+
+    def notices(self, model: str, count: int = 1) -> None:
+        """So many clients of this model have left, and the server knows."""
+        line = re.compile(rf'" 499 .* model={re.escape(model)}\n')
+        until(lambda: len(line.findall(self.log(), self._log_seen)) >= count, "the server notices that they left")
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def note_family(self) -> list[psutil.Process]:
+        """Remember what belongs to the server, so that it can be seen to be gone."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.family = self.server_process.children(recursive=True)
+        return self.family
+
+    def signal(self, number: signal.Signals) -> None:
+        self.note_family()
+        self.process.send_signal(number)
+
+    def ends(self, code: int = 0, timeout_s: float = DEADLINE_S) -> None:
+        """The server ends with this code and leaves nothing."""
+        assert self.process.wait(timeout_s) == code, self.log()
+        self.leaves_nothing()
+
+    def leaves_nothing(self) -> None:
+        until(lambda: not self.processes(), "no model is left")
+        until(lambda: not [p for p in self.family if p.is_running() and p.status() != "zombie"], "nor anything else")
+
+    def clean_up(self) -> None:
+        """Whatever happened: end what this stage started."""
+        self.note_family()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in [*self.processes(), *(p.pid for p in self.family if p.is_running())]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+Settings = Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def stage(
+    pyz: Path,
+    directory: Path,
+    models: Mapping[str, Settings],
+    *,
+    flags: tuple[str, ...] = (),
+    tls: ssl.SSLContext | None = None,
+    group: bool = False,
+    **config: object,
+) -> Iterator[Stage]:
+    """Run llamaswap.pyz with these fake models; at the end it must go in order and leave nothing.
+
+    `models`: id -> its settings; `cmd` is that of a fake model, `more` are arguments to it.
+    """
+    home = directory / "models"
+    home.mkdir(parents=True)
+    first = zipapp_runner.free_ports(len(models) + 1)
+    whole = {
+        "startPort": first + 1,
+        "models": {id: {"cmd": command(home), **settings} for id, settings in models.items()},
+        **config,
+    }
+    (directory / "config.yaml").write_text(json.dumps(whole, indent=1))
+    place = ("--config", str(directory / "config.yaml"), "--listen", f"127.0.0.1:{first}")
+    process = start(pyz, directory, *place, *flags, group=group)
+    it = Stage(directory, process, first, first + 1)
+    it.tls = tls
+    try:
+        if tls:
+            until(lambda: "listens on" in it.log() or process.poll() is not None, "it listens")
+        else:
+            it.server.wait_until_up()
+        yield it
+        if process.poll() is None:
+            it.signal(signal.SIGTERM)
+            it.ends(0)
+        it.leaves_nothing()
+        assert "Traceback" not in it.log(), it.log()
+    except BaseException as error:
+        error.add_note(f"the server's log:\n{it.log()[-6000:]}")
+        raise
+    finally:
+        it.clean_up()
