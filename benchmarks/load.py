@@ -1,9 +1,9 @@
 """Closed-loop load on one OpenAI-compatible endpoint; prints one JSON object of figures.
 
-    python benchmarks/loadgen.py --port 8080 --clients 32 --seconds 4 [--stream --chunks 200 --interval-us 0] [--pid N]
+    python benchmarks/load.py --port 8080 --clients 32 --seconds 4 [--stream --chunks 200 --interval-us 0] [--pid N]
 
 Every client keeps one connection and sends its next request when the last is answered. With --pid
-it adds what that process used meanwhile: CPU seconds and memory.
+it adds what that process used meanwhile: microseconds of CPU for each request and each event.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ def cpu_s(pid: int) -> float:
         for part in shown.strip().replace("-", ":").split(":"):
             total = total * 60 + float(part or 0)
         return total
-
-
-def rss_mib(pid: int) -> float:
-    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return int(shown.strip() or 0) / 1024
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -145,7 +140,7 @@ class Load:
         fields["messages"] = [{"role": "user", "content": "p" * options.prompt_bytes}]
         body = json.dumps(fields).encode()
         self.request = (
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: loadgen\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: load\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (options.port, len(body), body)
         )
         self.selector = selectors.DefaultSelector()
@@ -183,7 +178,6 @@ class Load:
             used_s = cpu_s(pid) - used_s
             found["cpu_us_per_req"] = used_s / max(1, count) * 1e6
             found["cpu_us_per_chunk"] = used_s / max(1, self.chunks) * 1e6
-            found["rss_mib"] = rss_mib(pid)
         return found
 
 

@@ -1,6 +1,6 @@
 """An inference server that costs next to nothing, so that what is measured is what stands in front of it.
 
-    python benchmarks/fastup.py --port N [--bind-delay-s 0.3]
+    python benchmarks/upstream.py --port N [--bind-delay-s 0.3]
 
 One thread, one selector, nothing but the standard library. GET is answered as a health check, POST
 as a chat completion of 0.6 KB, or, with `"stream": true`, of `x_chunks` events `x_interval_us` apart,
@@ -71,7 +71,7 @@ class Connection:
         self.open = True
 
 
-class FastUp:
+class Upstream:
     def __init__(self, port: int) -> None:
         self.selector = selectors.DefaultSelector()
         self.listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
@@ -209,7 +209,7 @@ def main() -> None:
     options = parser.parse_args()
     time.sleep(options.bind_delay_s)
     gc.disable()
-    FastUp(options.port).run()
+    Upstream(options.port).run()
 
 
 if __name__ == "__main__":
