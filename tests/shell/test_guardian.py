@@ -154,8 +154,8 @@ async def test_a_guardian_that_dies_is_replaced_and_knows_all_groups(
             first = guardian.pid
             assert first is not None
             os.kill(first, signal.SIGKILL)
-            while guardian.pid == first:  # noqa: ASYNC110 - it comes from outside
-                await trio.sleep(0.01)
+            while guardian.pid == first:
+                await trio.lowlevel.checkpoint()
             assert process_alive(child.pid)
         # The block's end is the end of the pipe, as if the server had gone.
         assert await child.wait() == -signal.SIGTERM
