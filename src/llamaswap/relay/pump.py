@@ -13,8 +13,8 @@ import httptools
 import trio
 from trio.lowlevel import wait_readable
 
-from llamaswap.errors import BadGateway, GatewayTimeout
-from llamaswap.relay.exchange import Exchange, Framing
+from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
+from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.transport import RECV_BYTES, Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
@@ -122,6 +122,7 @@ class Attempt:
         self._error_body: list[bytes] | None = None
         self._reusable = True
         self._complete = False
+        self._patience: trio.CancelScope | None = None
 
     async def carry(self) -> Outcome:
         """Run to the end. Raises ClientGone, or a SwapError if nothing has reached the client.
@@ -152,6 +153,29 @@ class Attempt:
             except ConnectionRefusedError:
                 return Outcome.REFUSED
         connection = self._connection
+        if self._upstream.model.timeouts.response_header_s > 0:
+            self._patience = trio.CancelScope()  # its deadline is set when the request is out
+        if len(self._unsent) > 1:
+            return await self._converse(connection)
+        await self._send_request(connection)
+        return await self._answer(connection)
+
+    async def _converse(self, connection: Transport) -> Outcome:
+        """With a large body: the upstream may answer before it has read it all, and may never read the rest."""
+        outcome = Outcome.NO_ANSWER
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_request, connection)
+            try:
+                outcome = await self._answer(connection)
+            except (Broken, SwapError, ClientGone) as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return outcome
+
+    async def _send_request(self, connection: Transport) -> None:
         try:
             while self._unsent:
                 await connection.send(self._unsent[-1])
@@ -159,15 +183,19 @@ class Attempt:
         except OSError:
             # It may have answered (413, 401) and closed before it read everything.
             self._reusable = False
-        limit_s = self._upstream.model.timeouts.response_header_s
-        if limit_s > 0:
-            answered = False
-            with trio.move_on_after(limit_s) as scope:
-                answered = await self._read_head(connection)
-            if scope.cancelled_caught:
-                raise GatewayTimeout(f"{self._upstream.model.id} sent no response head within {limit_s:g} s")
-        else:
+        if self._patience is not None:
+            self._patience.deadline = trio.current_time() + self._upstream.model.timeouts.response_header_s
+
+    async def _answer(self, connection: Transport) -> Outcome:
+        if self._patience is None:
             answered = await self._read_head(connection)
+        else:
+            answered = False
+            with self._patience:
+                answered = await self._read_head(connection)
+            if self._patience.cancelled_caught:
+                limit_s = self._upstream.model.timeouts.response_header_s
+                raise GatewayTimeout(f"{self._upstream.model.id} sent no response head within {limit_s:g} s")
         return await self._carry_body(connection) if answered else Outcome.NO_ANSWER
 
     async def _read_head(self, connection: Transport) -> bool:
