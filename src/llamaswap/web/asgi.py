@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import h2.exceptions
 import trio
 
 from llamaswap.errors import PayloadTooLarge
@@ -19,7 +20,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-H2_INTERNAL_ERROR = 2  # RFC 9113, section 7
+H2_NO_ERROR, H2_INTERNAL_ERROR = 0, 2  # RFC 9113, section 7
+DRAIN_BYTES = 1 << 20  # of a body that was answered without it
+DRAIN_S = 2.0  # and no longer than this
 
 
 class ResponseBroken(Exception):
@@ -29,7 +32,7 @@ class ResponseBroken(Exception):
 class AsgiExchange(Exchange):
     """One request of an ASGI server."""
 
-    __slots__ = ("_head", "_nursery", "_receive", "_scope", "_send", "aborted", "finished")
+    __slots__ = ("_head", "_nursery", "_receive", "_scope", "_send", "_unread", "aborted", "finished")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, nursery: trio.Nursery) -> None:
         client = scope.get("client") or ("", 0)
@@ -46,20 +49,26 @@ class AsgiExchange(Exchange):
         self._send = send
         self._nursery = nursery
         self._head: Message | None = None
+        self._unread = True
         self.finished = False
         self.aborted = False
 
     async def read_body(self, limit: int) -> bytes | bytearray:
         body = bytearray()
-        while True:
+        announced = self.header(b"content-length")
+        too_large = announced is not None and announced.isdigit() and int(announced) > limit
+        while not too_large:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             body += message.get("body", b"")
-            if len(body) > limit:
-                raise PayloadTooLarge(f"the request body is larger than {limit} bytes")
+            too_large = len(body) > limit
             if not message.get("more_body", False):
-                return body
+                self._unread = False
+                break
+        if too_large:
+            raise PayloadTooLarge(f"the request body is larger than {limit} bytes")
+        return body
 
     def start(self, status: int, headers: Headers, framing: Framing, reason: bytes = b"") -> None:
         self.started = True
@@ -89,22 +98,44 @@ class AsgiExchange(Exchange):
             return
         await self.flush()
         self.finished = True
+        drained = not self._unread or await self._drained()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not drained and self._is_http2:
+            await self._reset_stream(H2_NO_ERROR)  # complete, and we want no more (RFC 9113, 8.1)
+
+    async def _drained(self) -> bool:
+        """Take in the rest of the body before the response ends, so that the client gets to read it."""
+        left = DRAIN_BYTES
+        with trio.move_on_after(DRAIN_S):
+            while left > 0:
+                message = await self._receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return True
+                left -= len(message.get("body", b""))
+        return False
+
+    @property
+    def _is_http2(self) -> bool:
+        return bool(self._scope["http_version"] in ("2", "3"))
 
     async def abort(self) -> None:
         self.aborted = True
-        if self._scope["http_version"] in ("2", "3"):
-            await self._reset_stream()
+        if self._is_http2:
+            await self._reset_stream(H2_INTERNAL_ERROR)
 
-    async def _reset_stream(self) -> None:
+    async def _reset_stream(self, code: int) -> None:
         """Hypercorn (0.18) ends an HTTP/2 stream in order when the app raises: reset it ourselves."""
         stream = getattr(self._send, "__self__", None)
         protocol = getattr(getattr(stream, "send", None), "__self__", None)
         if protocol is not None and hasattr(protocol, "connection"):
-            protocol.connection.reset_stream(stream.stream_id, H2_INTERNAL_ERROR)  # type: ignore[union-attr]
+            try:
+                protocol.connection.reset_stream(stream.stream_id, code)  # type: ignore[union-attr]
+            except h2.exceptions.ProtocolError:
+                return  # the client was faster
             await protocol._flush()
 
     def watch(self) -> None:
+        self._unread = False  # or as good as: the watcher takes what comes
         self._nursery.start_soon(self._watch)
 
     async def _watch(self) -> None:
