@@ -1,7 +1,7 @@
 """What a path is: which requests carry a model, where its name stands, and what the upstream calls it.
 
-Pure and on the way of every request: one dictionary look-up, nothing built per call. The table is that of
-`behaviour.md` section A2. `/upstream/<model>/...` is not here: its path is open-ended.
+Pure and on the way of every request: one dictionary look-up, nothing built per call. The table is
+llama-swap's. `/upstream/<model>/...` is not here: its path is open-ended.
 """
 
 from __future__ import annotations

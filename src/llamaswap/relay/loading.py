@@ -1,6 +1,6 @@
 """What a streaming chat client sees while its model loads: frames of `reasoning_content`, then the answer.
 
-Format: OpenAI chat chunks with a delta and no id, as llama-swap sends them (`behaviour.md` section A6).
+Format: OpenAI chat chunks with a delta and no id, as llama-swap sends them.
 Nothing here waits or writes: the relay asks for bytes at the times it likes.
 """
 

@@ -41,7 +41,7 @@ class EvictionPolicy(Protocol):
 
 
 class GroupPolicy:
-    """Groups as llama-swap has them (reference/behaviour.md A3).
+    """Groups as llama-swap has them.
 
     Members of a `swap` group replace each other. A target in an `exclusive` group unloads the models
     of all other groups but the `persistent` ones; a target in a group that is not exclusive never

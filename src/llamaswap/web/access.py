@@ -1,8 +1,8 @@
 """Who may call what: API keys, CORS pre-flight, and the guard of the control routes.
 
 Pure functions on raw header pairs (names in any case, values as received), so that the front, the ASGI
-way and the Quart app decide alike. The rules are those of `behaviour.md` (A2 and the table of
-differences); Sec-Fetch-* is the Fetch Metadata that every current browser sends and no page can forge.
+way and the Quart app decide alike. The rules are llama-swap's, stricter for the
+control routes; Sec-Fetch-* is the Fetch Metadata that every current browser sends and no page can forge.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`/v1/models`: what can be asked for. The record is that of `behaviour.md`, A2."""
+"""`/v1/models`: what can be asked for. The record is llama-swap's."""
 
 from __future__ import annotations
 
