@@ -31,7 +31,8 @@ STARTS = {
     "say": "",  # printed on stdout
     "complain": "",  # printed on stderr
     "flood": 0,  # bytes of output, in lines
-    "exit": None,  # leave at once with this code
+    "exit": None,  # leave with this code, before it listens
+    "exit_gate": "",  # but not before this gate opens
     "crash_share": 0.0,  # the chance to exit with code 3
     "bind_gate": "",  # listen when this gate opens
     "bind_after_s": 0.0,
@@ -100,6 +101,8 @@ class Model:
         os.write(2, start["complain"].encode())
         for number in range(start["flood"] // 100):
             os.write(1, b"%099d\n" % number)
+        while start["exit_gate"] and not self.is_open(start["exit_gate"]):
+            time.sleep(GATE_POLL_S)
         if start["exit"] is not None:
             os._exit(start["exit"])
         if random.random() < start["crash_share"]:
@@ -194,6 +197,7 @@ class Request:
         do, start = self.do, self.model.start
         if self.path == "/health":
             ready = not start["health_gate"] or self.model.is_open(start["health_gate"])
+            self.model.note("health")
             self.send_whole(start["health"] if ready else 503, b"ok" if ready else b"loading")
             return
         self.note("request", path=self.path)

@@ -30,6 +30,7 @@ import zipapp_runner
 
 FAKE_MODEL = Path(__file__).with_name("fake_model.py")
 DEADLINE_S = 15.0  # for anything that ought to happen at once, on a busy machine
+PATIENCE_S = 60.0  # of a client's socket; whoever waits for a `Call` has deadlines of his own
 CHAT = "/v1/chat/completions"
 T = TypeVar("T")
 
@@ -42,6 +43,16 @@ def until(wanted: Callable[[], T], what: str | Callable[[], str], timeout_s: flo
             raise AssertionError(f"waited {timeout_s:g} s in vain: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
     return found
+
+
+def stays(wanted: Callable[[], object], seconds: float) -> bool:
+    """Whether it is true all that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not wanted():
+            return False
+        time.sleep(0.02)
+    return True
 
 
 # Clients -----------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ class Broken(Exception):
 class Wire:
     """One client connection."""
 
-    def __init__(self, port: int, timeout_s: float = DEADLINE_S, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, timeout_s: float = PATIENCE_S, tls: ssl.SSLContext | None = None) -> None:
         self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
@@ -191,9 +202,9 @@ class Call:
     def over(self) -> bool:
         return not self._thread.is_alive()
 
-    def wait(self) -> Answer:
+    def wait(self, timeout_s: float = DEADLINE_S) -> Answer:
         """The answer, whatever it is, but no hang."""
-        self._thread.join(DEADLINE_S)
+        self._thread.join(timeout_s)
         assert self.over, "no answer"
         assert self.answer.trouble != "timed out", self.answer
         self._wire.close()
@@ -305,6 +316,13 @@ class Stage:
         """Of its latest process."""
         return int(self.journal("start", model)[-1]["pid"])
 
+    def port_of(self, model: str) -> int:
+        """Its ${PORT}."""
+        config = json.loads((self.directory / "config.yaml").read_text())
+        return self.first_port + sorted(id for id, it in config["models"].items() if "${PORT}" in it["cmd"]).index(
+            model
+        )
+
     def processes(self) -> list[int]:
         """Of all models, children included."""
         return marked(str(self.home))
@@ -315,8 +333,8 @@ class Stage:
 
     # -- requests
 
-    def wire(self, timeout_s: float = DEADLINE_S) -> Wire:
-        return Wire(self.port, timeout_s, self.tls)
+    def wire(self) -> Wire:
+        return Wire(self.port, tls=self.tls)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
         wire = self.wire()
@@ -334,8 +352,9 @@ class Stage:
         return self.call(model, path=path, stream=stream, **do).wait()
 
     def call(self, model: str, *, path: str = CHAT, stream: bool = False, version: str = "1.1", **do: object) -> Call:
+        wire = self.wire()
         body = {"model": model, "messages": [], **({"stream": True} if stream else {}), **({"do": do} if do else {})}
-        return Call(self.wire(), request_bytes("POST", path, json.dumps(body).encode(), version=version))
+        return Call(wire, request_bytes("POST", path, json.dumps(body).encode(), version=version))
 
     def hold(self, model: str, gate: str) -> Call:
         """A request that the model has got and answers when `gate` opens."""
@@ -458,3 +477,27 @@ def stage(
         raise
     finally:
         it.clean_up()
+
+
+@contextlib.contextmanager
+def shared_stage(
+    pyz: Path, directory: Path, models: Mapping[str, Settings], **config: object
+) -> Iterator[tuple[Stage, int]]:
+    """A stage for several tests, and how many descriptors its server has when nothing is going on."""
+    with stage(pyz, directory, models, **config) as on:
+        assert on.ask(next(iter(models))).status == 200
+        on.unload()
+        on.forget()
+        yield on, on.descriptors()
+
+
+@contextlib.contextmanager
+def one_test(shared: tuple[Stage, int]) -> Iterator[Stage]:
+    """One test's turn on it: afterwards all can be unloaded, and neither process nor descriptor is left."""
+    on, descriptors = shared
+    yield on
+    on.unload()
+    assert on.running() == {}
+    assert on.processes() == []
+    until(lambda: on.descriptors() <= descriptors, f"no more than {descriptors} descriptors")
+    on.forget()

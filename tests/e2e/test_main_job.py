@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import CHAT, Call, Stage, request_bytes, stage, until
+from harness import CHAT, Call, Stage, one_test, request_bytes, shared_stage, stage, until
 
 MODELS = {
     # one at a time, and each other's victims
@@ -31,25 +31,15 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def shared(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, int]]:
-    """One server for all tests here, and how many descriptors it has when nothing is going on."""
     config = {"groups": GROUPS, "routing": {"scheduler": {"settings": {"fifo": {"priority": {"c": 5}}}}}}
-    with stage(pyz, tmp_path_factory.mktemp("main job"), MODELS, unloadTimeout=3, **config) as on:
-        assert on.ask("a").status == 200
-        on.unload()
-        on.forget()
-        yield on, on.descriptors()
+    with shared_stage(pyz, tmp_path_factory.mktemp("main job"), MODELS, unloadTimeout=3, **config) as it:
+        yield it
 
 
 @pytest.fixture
 def on(shared: tuple[Stage, int]) -> Iterator[Stage]:
-    """The stage; after each test every model can be unloaded and neither process nor descriptor is left."""
-    stage, descriptors = shared
-    yield stage
-    stage.unload()
-    assert stage.running() == {}
-    assert stage.processes() == []
-    until(lambda: stage.descriptors() <= descriptors, f"no more than {descriptors} descriptors")
-    stage.forget()
+    with one_test(shared) as it:
+        yield it
 
 
 def starts(on: Stage) -> list[str]:
