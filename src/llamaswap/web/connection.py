@@ -213,8 +213,6 @@ class Connection:
 
     async def _drained(self, ex: HttpExchange) -> bool:
         """Read past the body of a request that was answered without it."""
-        if ex.request.expects_continue:
-            return False  # it may or may not send the body that we did not ask for
         with trio.move_on_after(DRAIN_S):
             try:
                 await ex.read_body(DRAIN_BYTES)
@@ -231,6 +229,7 @@ class HttpExchange(Exchange):
         "_chunked",
         "_connection",
         "_head",
+        "_reader",
         "_request",
         "_transport",
         "body_read",
@@ -246,6 +245,7 @@ class HttpExchange(Exchange):
         self._connection = connection
         self._request = request
         self._head = b""
+        self._reader: ChunkedBody | None = None
         self._chunked = False
         self._transport = connection.transport
         self.raw = not request.http10
@@ -283,17 +283,24 @@ class HttpExchange(Exchange):
 
     async def _read_chunked(self, limit: int) -> bytearray:
         connection = self._connection
-        reader = ChunkedBody(self._request)
+        reader = self._reader
+        if reader is None:  # else there was too much of it, and this is the rest
+            reader = self._reader = ChunkedBody(self._request)
         body = bytearray()
         while True:
             if connection.buffer:
-                decoded, used = reader.feed(bytes(connection.buffer))
+                try:
+                    decoded, used = reader.feed(bytes(connection.buffer))
+                except SwapError:
+                    self.keep_alive = False  # nobody can say where the next request begins
+                    raise
                 del connection.buffer[:used]
                 body += decoded
-                if len(body) > limit:
-                    raise PayloadTooLarge(f"the request body is larger than {limit} bytes")
                 if self._request.complete:
                     self.body_read = True
+                if len(body) > limit:
+                    raise PayloadTooLarge(f"the request body is larger than {limit} bytes")
+                if self.body_read:
                     return body
             connection.buffer += await connection.receive_body(READ_BYTES)
 
@@ -308,6 +315,8 @@ class HttpExchange(Exchange):
                 lines.append(b"Transfer-Encoding: chunked")
             else:
                 self.keep_alive = False  # to HTTP/1.0 the body ends with the connection
+        if not self.body_read and (self._request.expects_continue or self._request.length > DRAIN_BYTES):
+            self.keep_alive = False  # it may or may not send the body that we did not ask for
         if not self.keep_alive or self._connection.host.closing:
             self.keep_alive = False
             lines.append(b"Connection: close")
