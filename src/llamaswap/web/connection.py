@@ -98,6 +98,7 @@ class Connection:
             try:
                 head = await self._next_head()
             except SwapError as error:
+                self._reading = ""
                 await self._refuse(error)
                 return
             if head is None:
