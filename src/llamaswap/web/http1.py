@@ -209,6 +209,8 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
             head.expects_continue = not head.http10
     if hosts > 1 or (hosts == 0 and not head.http10):
         raise BadRequest("a request needs one Host header")
+    if hosts == 0:
+        head.headers.append((b"Host", b"localhost"))  # the upstream speaks HTTP/1.1, which needs one
     if head.chunked and (head.http10 or named_length):
         raise BadRequest("Transfer-Encoding cannot stand in HTTP/1.0 or beside Content-Length")
     tokens = [token.strip() for token in connection.split(b",")] if connection else []
