@@ -40,7 +40,7 @@ log = logging.getLogger("llamaswap")
 
 GRACE_S = 10.0  # for requests in flight when the first signal comes
 HARD_EXIT_MARGIN_S = 15.0  # beyond the grace and the longest unloadTimeout, something hangs: leave anyway
-GC_YOUNG = 20_000  # allocations between collections; a request makes no cycles worth looking for more often
+GC_YOUNG = 100_000  # allocations between collections; requests make next to no cycles to look for
 
 
 @dataclass(frozen=True)
