@@ -6,6 +6,7 @@ only the head is rewritten.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import Enum
 
@@ -14,12 +15,15 @@ import trio
 from trio.lowlevel import wait_readable
 
 from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
+from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.transport import RECV_BYTES, Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
 
 HEAD_LIMIT = 65536  # bytes of a response head
+ERROR_BYTES = 65536  # of an error answer that is told within a stream
+ERROR_TEXT_BYTES = 500  # of one that is no JSON
 EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
 END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
 
@@ -119,7 +123,8 @@ class Attempt:
         self._raw = False
         self._bodiless = False
         self._joining = ex.started  # after loading frames: our head is out already
-        self._error_body: list[bytes] | None = None
+        self._error_status = 0  # of an answer that has to be told within a stream
+        self._error_body = b""
         self._reusable = True
         self._complete = False
         self._patience: trio.CancelScope | None = None
@@ -261,7 +266,7 @@ class Attempt:
             self._reusable = False  # the body ends with the connection
         if self._joining:
             if status != 200:
-                self._error_body = []
+                self._error_status = status
             return
         headers = parser.headers
         if named - {b"keep-alive", b"close"}:
@@ -295,8 +300,8 @@ class Attempt:
         while True:
             if data:
                 out = self._take(data)
-                if self._error_body is not None:
-                    self._error_body.append(out)
+                if self._error_status:
+                    self._error_body += out[: ERROR_BYTES - len(self._error_body)]
                 elif self._raw:
                     await ex.send_raw(out)
                 elif out:
@@ -313,10 +318,8 @@ class Attempt:
                 if not until_close or not await self._ended_well():
                     raise Broken("the upstream closed the connection within its response")
                 self._complete = True
-        if self._error_body:
-            lines = b"".join(self._error_body).splitlines()
-            self._error_body = []
-            await ex.send(b"data: " + b" ".join(lines) + b"\n\n")
+        if self._error_status:
+            await ex.send(self._error_event())
         await ex.finish(raw=self._raw)
         return Outcome.DONE
 
@@ -375,6 +378,18 @@ class Attempt:
         decoded = b"".join(parser.parts)
         parser.parts.clear()
         return decoded
+
+    def _error_event(self) -> bytes:
+        """An error answer for a client whose stream has begun: one event, whose data is a JSON object."""
+        try:
+            is_object = isinstance(json.loads(self._error_body), dict)
+        except ValueError:
+            is_object = False
+        if is_object:
+            return b"data: " + b" ".join(self._error_body.splitlines()) + b"\n\n"
+        text = self._error_body[:ERROR_TEXT_BYTES].decode("utf-8", "replace").strip()
+        said = f": {text}" if text else ""
+        return LoadingFrames.failed(BadGateway(f"{self._upstream.model.id} answered {self._error_status}{said}"))
 
     def _without_newlines(self, data: bytes) -> bytes:
         """The end of a chunked body; the parser overlooks empty lines behind it, which are not the client's."""
