@@ -8,7 +8,8 @@ BOTH = ["front", "asgi"]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `door` runs through both ways in; `any_door` adds HTTP/2 by each of them."""
-    if "door" in metafunc.fixturenames:
+    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args[0]}
+    if "door" in metafunc.fixturenames and "door" not in given:
         metafunc.parametrize("door", BOTH)
     if "any_door" in metafunc.fixturenames:
         metafunc.parametrize("any_door", [*BOTH, "h2", "front-h2"])

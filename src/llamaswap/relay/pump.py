@@ -15,8 +15,8 @@ import trio
 from trio.lowlevel import wait_readable
 
 from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
-from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing
+from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.transport import RECV_BYTES, Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
