@@ -28,6 +28,7 @@ UNWATCHED_S = 0.02  # a watcher costs 50 us; most short answers are over sooner,
 CLIENT_STALL_S = 60  # a client that takes nothing for so long, while others wait for room, is let go
 POOL_SWEEP_TICKS = 10
 POOL_IDLE_S = 90.0  # idle upstream connections are closed after this at the latest
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 FULL_PAUSE_S = 0.1  # out of descriptors: existing connections must end before new ones can come
 
 
@@ -175,18 +176,22 @@ class Front:
                 await resting.wait()
 
     async def take_over(self, connection: Connection) -> None:
+        self._connections.discard(connection)  # its time limits and its end are Hypercorn's from here on
         await self._http2.serve_http2(connection.transport, connection.client, bytes(connection.buffer))
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        while True:
+        while not self.closing:
             await wait_readable(listener)
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
+                if self.closing:
+                    return  # in the very moment in which somebody came
+                if error.errno not in FULL:
+                    log.warning("a connection could not be accepted: %s", error.strerror)  # its network's trouble
+                    continue
                 log.error(
                     "cannot accept connections: %s; raise the limit of open files (ulimit -n)", error.strerror
                 )
