@@ -19,15 +19,22 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
 from llamaswap.config.settings import ModelConfig, Timeouts
+from llamaswap.errors import SwapError
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.heads import request_head
 from llamaswap.relay.pool import Pool
-from llamaswap.relay.pump import Attempt
+from llamaswap.relay.pump import Attempt, Outcome
 from llamaswap.relay.transport import RECV_BYTES, Plain, Tls, Transport
 from llamaswap.upstream.fleet import Upstream
 
+log = logging.getLogger("llamaswap.web")
+
 CONTROL_BODY_BYTES = 16 << 20  # control requests carry a few fields
 CLIENT_HEAD_BYTES = 128 << 10  # above the front's own limit, which has already been applied
+
+
+class AppFailed(SwapError):
+    """A bug, or the end of the program."""
 
 
 class _Discard(Pool):
@@ -148,7 +155,9 @@ class InProcess:
         ours.setblocking(False)
         theirs.setblocking(False)
         self._nursery.start_soon(self._serve_stream, _Stream(Plain(theirs), ex.client))
-        await Attempt(ex, self._upstream, self._pool, Plain(ours), [head, body] if body else [head]).carry()
+        outcome = await Attempt(ex, self._upstream, self._pool, Plain(ours), [b"".join((head, body))]).carry()
+        if outcome is not Outcome.DONE:
+            raise AppFailed("the app gave no answer; the log says more")
 
     async def serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
         """A whole HTTP/2 connection, of which `received` was read already."""
@@ -158,4 +167,8 @@ class InProcess:
     async def _serve_stream(self, stream: _Stream) -> None:
         server = TCPServer(self._app, self._config, self._context, {}, stream)  # type: ignore[arg-type]
         stream.server = server
-        await server.run()
+        try:
+            await server.run()
+        except Exception:
+            # Hypercorn lets some errors of one connection out; here they would end all others too.
+            log.debug("Hypercorn gave a connection up", exc_info=True)
