@@ -73,7 +73,11 @@ class Connection:
         except (OSError, ClientGone):
             pass  # it left, which is its right
         finally:
-            self.transport.close()
+            ex = self.exchange
+            if ex is not None and ex.started and not ex.finished and not ex.raw:
+                self.transport.reset()  # cut off by us: nothing else tells HTTP/1.0 that the body is not whole
+            else:
+                self.transport.close()
 
     def overdue(self) -> bool:
         """Called by the sweeper: whether the client owes us bytes for too long. Ends the wait if so."""

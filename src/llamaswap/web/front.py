@@ -249,18 +249,16 @@ class Front:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_S)
-            self.tick += 1
-            for connection in self._connections:
-                if connection.overdue():
-                    connection.scope.cancel()
-                elif (
-                    connection.exchange is not None
-                    and connection.stalled_s() >= CLIENT_STALL_S
-                    and self._room_wanted()
-                ):
-                    log.warning(
-                        "%s takes no data while others wait: breaking its response", connection.client
-                    )
-                    connection.scope.cancel()
-            if self.tick % POOL_SWEEP_TICKS == 0:
-                self._pool.sweep(POOL_IDLE_S)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """A second has passed: end the connections that used up their time. Called by `run` alone."""
+        self.tick += 1
+        for connection in self._connections:
+            if connection.overdue():
+                connection.scope.cancel()
+            elif connection.exchange is not None and connection.stalled_s() >= CLIENT_STALL_S and self._room_wanted():
+                log.warning("%s takes no data while others wait: breaking its response", connection.client)
+                connection.scope.cancel()
+        if self.tick % POOL_SWEEP_TICKS == 0:
+            self._pool.sweep(POOL_IDLE_S)
