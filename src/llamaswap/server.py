@@ -32,7 +32,7 @@ from llamaswap.relay.relay import Relay
 from llamaswap.relay.transport import Transport
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
-from llamaswap.upstream.fleet import Fleet
+from llamaswap.upstream.fleet import Fleet, Lease
 from llamaswap.web.dispatch import Dispatcher
 from llamaswap.web.front import Front
 
@@ -40,6 +40,7 @@ log = logging.getLogger("llamaswap")
 
 GRACE_S = 10.0  # for requests in flight when the first signal comes
 HARD_EXIT_MARGIN_S = 15.0  # beyond the grace and the longest unloadTimeout, something hangs: leave anyway
+LAST_BYTES_S = 1.0  # for answers that hold no model, once all models have stopped
 GC_YOUNG = 100_000  # allocations between collections; requests make next to no cycles to look for
 
 
@@ -93,20 +94,17 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
             await tree.start(front.run)
             log.info("llamaswap listens on %s", listener.url)
             if listener.public and not config.api_keys:
-                log.warning(
-                    "other machines can reach %s and no apiKeys are set: anyone may use it", listener.url
-                )
-            for model_id in config.preload:
-                tree.start_soon(_preload, fleet, model_id)
+                log.warning("other machines can reach %s and no apiKeys are set: anyone may use it", listener.url)
+            # Asked for in the order of the list, all before the first of them is waited for.
+            for lease in [fleet.submit(config.models[model_id]) for model_id in config.preload]:
+                tree.start_soon(_preload, lease)
             # Listening already: the first client need not wait for what only the app's pages need.
             await tree.start(app.run, config, catalogue, fleet, logs, dispatcher)
             _settle_memory()
             stops = 0
             async for number in signals:
                 if number == signal.SIGHUP:
-                    log.warning(
-                        "SIGHUP: this version does not reload; restart it to apply a new configuration"
-                    )
+                    log.warning("SIGHUP: this version does not reload; restart it to apply a new configuration")
                     continue
                 stops += 1
                 if stops > 1:
@@ -117,22 +115,27 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
                 front.close()
                 stopping.set()
                 _hard_deadline(config, logs)
-                tree.start_soon(_wind_down, fleet, tree.cancel_scope)
+                tree.start_soon(_wind_down, fleet, front, tree.cancel_scope)
             tree.cancel_scope.cancel()
     pool.close()
     return status
 
 
-async def _wind_down(fleet: Fleet, everything: trio.CancelScope) -> None:
+async def _wind_down(fleet: Fleet, front: Front, everything: trio.CancelScope) -> None:
     await fleet.shutdown(GRACE_S)
+    # What holds no model is under way as well: log streams, which `stopping` ends, and last bytes of answers.
+    with trio.move_on_after(LAST_BYTES_S):
+        await front.quiet()
     everything.cancel()
 
 
-async def _preload(fleet: Fleet, model_id: str) -> None:
+async def _preload(lease: Lease) -> None:
     try:
-        await fleet.preload(model_id)
+        await lease.wait()
     except SwapError as error:
-        log.error("preload of %s failed: %s", model_id, error)
+        log.error("preload of %s failed: %s", lease.model, error)
+    finally:
+        lease.release()
 
 
 class _App:

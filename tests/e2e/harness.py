@@ -271,6 +271,7 @@ class Stage:
         self.server = zipapp_runner.Running(process, port, self.log_file)
         self.tls: ssl.SSLContext | None = None
         self.server_process = psutil.Process(process.pid)
+        self.arguments: list[str] = []
         self.family: list[psutil.Process] = []
         self._seen = 0
         self._log_seen = 0
@@ -322,6 +323,10 @@ class Stage:
         return self.first_port + sorted(id for id, it in config["models"].items() if "${PORT}" in it["cmd"]).index(
             model
         )
+
+    def lives(self, model: str) -> bool:
+        """Whether its latest process is there."""
+        return self.pid(model) in self.processes()
 
     def processes(self) -> list[int]:
         """Of all models, children included."""
@@ -403,8 +408,16 @@ class Stage:
     def note_family(self) -> list[psutil.Process]:
         """Remember what belongs to the server, so that it can be seen to be gone."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            self.family = self.server_process.children(recursive=True)
+            self.family = list({*self.family, *self.server_process.children(recursive=True)})
         return self.family
+
+    def restart(self, pyz: Path) -> None:
+        """Another server in the place of one that has ended."""
+        self.note_family()
+        self.process = start(pyz, self.directory, *self.arguments)
+        self.server = zipapp_runner.Running(self.process, self.port, self.log_file)
+        self.server_process = psutil.Process(self.process.pid)
+        self.server.wait_until_up()
 
     def signal(self, number: signal.Signals) -> None:
         self.note_family()
@@ -460,14 +473,14 @@ def stage(
     place = ("--config", str(directory / "config.yaml"), "--listen", f"127.0.0.1:{first}")
     process = start(pyz, directory, *place, *flags, group=group)
     it = Stage(directory, process, first, first + 1)
-    it.tls = tls
+    it.tls, it.arguments = tls, [*place, *flags]
     try:
         if tls:
             until(lambda: "listens on" in it.log() or process.poll() is not None, "it listens")
         else:
             it.server.wait_until_up()
         yield it
-        if process.poll() is None:
+        if it.process.poll() is None:
             it.signal(signal.SIGTERM)
             it.ends(0)
         it.leaves_nothing()

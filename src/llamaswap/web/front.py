@@ -120,6 +120,7 @@ class Front:
         self._fresh: list[Connection] = []
         self._resting: trio.Event | None = None
         self._connections: set[Connection] = set()
+        self._one_less = trio.Event()
         self._accepting = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -145,6 +146,12 @@ class Front:
         for connection in self._connections:
             if connection.exchange is None:
                 connection.scope.cancel()
+
+    async def quiet(self) -> None:
+        """After `close`: return when the last response is out and its connection closed."""
+        while self._connections:
+            self._one_less = trio.Event()
+            await self._one_less.wait()
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:
@@ -177,11 +184,14 @@ class Front:
 
     async def take_over(self, connection: Connection) -> None:
         self._connections.discard(connection)  # its time limits and its end are Hypercorn's from here on
+        self._one_less.set()
         await self._http2.serve_http2(connection.transport, connection.client, bytes(connection.buffer))
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         while not self.closing:
             await wait_readable(listener)
+            if self.closing:
+                return  # it came while we closed, and the listener is closed already
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -226,6 +236,7 @@ class Front:
             log.exception("a connection's task failed")  # a bug here must not end the others
         finally:
             self._connections.discard(connection)
+            self._one_less.set()
 
     async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> Tls | None:
         stream = trio.SSLStream(
