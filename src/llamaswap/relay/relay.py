@@ -224,7 +224,7 @@ class Relay:
         """Wait for the upstream while the client's stream tells how it is getting on."""
         if lease.rejected:
             return await lease.wait()  # too many requests: a plain 429
-        frames = LoadingFrames(model.name or model.id)
+        frames = LoadingFrames(model.id)
         if not ex.started:
             ex.start(
                 200,
