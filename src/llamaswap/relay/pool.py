@@ -17,7 +17,7 @@ from trio.lowlevel import wait_writable
 
 from llamaswap.config.settings import Timeouts
 from llamaswap.errors import BadGateway
-from llamaswap.relay.transport import Plain, Tls, Transport, prepare
+from llamaswap.relay.transport import Plain, Tls, Transport, Wire, prepare
 from llamaswap.upstream.fleet import Upstream
 
 MAX_IDLE = 128  # per model; more than that many at once is a burst whose connections need not be kept
@@ -119,7 +119,7 @@ class Pool:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            Wire(sock),
             self._tls,
             server_hostname=origin.host,
             https_compatible=True,

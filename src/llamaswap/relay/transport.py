@@ -120,21 +120,53 @@ class Plain:
         self.close()
 
 
+class Wire(trio.abc.HalfCloseableStream):
+    """What goes beneath a TLS stream: a socket to which one can stop listening."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.socket = self._stream.socket
+        self.send_all = self._stream.send_all  # type: ignore[method-assign]
+        self.deaf = False
+
+    async def send_all(self, data: Data) -> None:
+        raise AssertionError("replaced above, to save a frame per call")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.deaf:
+            await trio.lowlevel.checkpoint()
+            return b""
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class Tls:
-    """A Trio TLS stream over a socket, its handshake done."""
+    """A Trio TLS stream over a `Wire`, its handshake done."""
 
-    __slots__ = ("_blocked", "_stream")
+    __slots__ = ("_blocked", "_ended", "_stream", "_wire")
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.SSLStream[Wire]) -> None:
         self._stream = stream
+        self._wire = stream.transport_stream  # which the stream lets go when it is unwrapped
         self._blocked = False
+        self._ended = False
 
     @property
-    def stream(self) -> trio.SSLStream[trio.SocketStream]:
+    def stream(self) -> trio.SSLStream[Wire]:
         return self._stream
 
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         try:
+            if self._ended:  # what still comes is only read past
+                return await self._wire.receive_some(limit)
             return bytes(await self._stream.receive_some(limit))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionResetError(str(error)) from error
@@ -168,18 +200,34 @@ class Tls:
             return True
 
     async def send_eof(self) -> None:
-        self.close()  # TLS has no half-close that peers agree on
+        """Say close_notify, without which the other side cannot tell an end from an attack."""
+        wire = self._wire
+        wire.deaf = True  # or unwrap would wait for the other side's
+        try:
+            await self._stream.unwrap()
+        except trio.BusyResourceError:
+            self.close()  # somebody reads or writes: TLS has no half-close that peers agree on
+            return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the other side's is missing, as it must be
+        finally:
+            wire.deaf = False
+            self._ended = True
+        try:
+            await wire.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise BrokenPipeError(str(error)) from error
 
     def close(self) -> None:
-        self._stream.transport_stream.socket.close()
+        self._wire.socket.close()
 
     def reset(self) -> None:
-        reset_on_close(self._stream.transport_stream.socket)
+        reset_on_close(self._wire.socket)
         self.close()
 
     def _socket(self) -> socket.socket:
         # A duplicate would leak; borrow the descriptor for one synchronous call.
-        inner: socket.socket = self._stream.transport_stream.socket._sock  # type: ignore[attr-defined]
+        inner: socket.socket = self._wire.socket._sock  # type: ignore[attr-defined]
         return inner
 
 

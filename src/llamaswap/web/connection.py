@@ -209,10 +209,11 @@ class Connection:
 
     async def _close_gently(self, ex: HttpExchange) -> None:
         """Let the client read our answer before the bytes it still sends make the kernel reset it."""
-        if ex.finished and (not ex.body_read or self.buffer):
+        unread = not ex.body_read or bool(self.buffer)
+        if ex.finished and (unread or self.secure):
             with trio.move_on_after(DRAIN_S):
                 await self.transport.send_eof()
-                left = DRAIN_BYTES * 16
+                left = DRAIN_BYTES * 16 if unread else 0
                 while left > 0 and (data := await self.transport.recv()):
                     left -= len(data)
 

@@ -16,7 +16,7 @@ import trio
 from trio.lowlevel import wait_readable
 
 from llamaswap.relay.pool import Pool
-from llamaswap.relay.transport import Plain, Tls, Transport, prepare
+from llamaswap.relay.transport import Plain, Tls, Transport, Wire, prepare
 from llamaswap.web.connection import HEAD_S, Connection, HttpExchange
 from llamaswap.web.dispatch import Dispatcher
 
@@ -240,7 +240,7 @@ class Front:
 
     async def _handshake(self, sock: socket.socket, context: ssl.SSLContext) -> Tls | None:
         stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            Wire(sock),
             context,
             server_side=True,
             https_compatible=True,
