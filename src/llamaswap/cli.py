@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="One address in front of your local inference servers: starts the right one for each request.",
         epilog="No configuration yet? Try: llamaswap --demo",
         allow_abbrev=False,
+        add_help=False,  # its own one takes -help for -h
     )
 
     def flag(name: str, **options: object) -> None:
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="run without a configuration: two stand-in models to try swapping with",
     )
     flag("version", action="store_true", help="print the version and exit")
+    parser.add_argument("--help", "-help", "-h", action="help", help="print this and exit")
     return parser
 
 
@@ -150,6 +152,8 @@ def listen(options: argparse.Namespace) -> Listener:
         sockets = bind(host, port)
     except socket.gaierror as error:
         raise UsageError(f"--listen {options.listen}: no such host {host!r}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise UsageError(f"--listen {options.listen}: {host!r} is no host name") from error
     except OSError as error:
         hint = (
             "; another program listens there (choose another with --listen)"
