@@ -99,6 +99,7 @@ async def test_http10_clients() -> None:
         body = chat(stream=True)
         await client.send(b"POST %b HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(body), body))
         assert (await client.head()).get("transfer-encoding") is None
+        await world.until(lambda: "a" in world.launcher.processes)
         up, _ = await loaded(world, client)
         await up.send(ANSWERS["chunked"])
         rest = b""

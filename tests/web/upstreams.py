@@ -138,9 +138,10 @@ class Server:
         return f"http://localhost:{self.port}"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        scope = self._scope
         try:
-            with self._scope:
-                (self._listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            with scope:
+                (self._listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
                 self.port = self._listener.socket.getsockname()[1]
                 task_status.started()
                 while True:
@@ -151,7 +152,7 @@ class Server:
         finally:
             if self._listener is not None:
                 self._listener.socket.close()
-            if not self._scope.cancel_called:
+            if not scope.cancel_called:
                 self.drop()
 
     async def accept(self) -> Connection:
@@ -176,8 +177,9 @@ class Server:
         return found, await found.request()
 
     def refuse(self) -> None:
-        """Listen no more; connections stay."""
+        """Listen no more, until `run` again; connections stay."""
         self._scope.cancel()
+        self._scope = trio.CancelScope()
 
     def drop(self) -> None:
         """Close all connections."""
