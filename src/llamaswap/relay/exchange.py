@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from llamaswap.errors import SwapError, render
@@ -96,6 +96,13 @@ class Exchange(ABC):
     async def send_raw(self, data: bytes) -> None:
         """Body bytes that already carry the HTTP/1.1 framing announced by `start`; only where `raw`."""
         raise TypeError(f"{type(self).__name__} carries no raw framing")
+
+    def raw_sink(self) -> Callable[[bytes], int] | None:
+        """Where `raw` bytes can be put without waiting: a function that says how many it took, if there is one.
+
+        It raises OSError if the client has left. The head has left before it is used.
+        """
+        return None
 
     async def flush(self) -> None:
         """Send a head that still waits for its body."""

@@ -7,18 +7,18 @@ only the head is rewritten.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 import httptools
 import trio
-from trio.lowlevel import wait_readable
 
 from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.pool import Pool
-from llamaswap.relay.transport import RECV_BYTES, Data, Plain, Transport
+from llamaswap.relay.splice import Pause, Stream
+from llamaswap.relay.transport import Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
 
 HEAD_LIMIT = 65536  # bytes of a response head
@@ -27,8 +27,7 @@ ERROR_TEXT_BYTES = 500  # of one that is no JSON
 EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
 END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
 
-BULK_BYTES = 1500  # in one read: no tokens come so fast, so more is on its way,
-BULK_PAUSE_S = 0.001  # and one read and one packet a millisecond carry it for a fraction of the work
+BULK_PAUSE_S = 0.001  # between reads of a bulk stream: fewer, larger packets carry it for a fraction of the work
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -79,6 +78,9 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         self.head_done = True
+
+    def is_complete(self) -> bool:
+        return self.complete
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -293,9 +295,11 @@ class Attempt:
             data = b""
         if not data and not self._complete:
             await ex.flush()  # the head goes out before the first token is made
-        if self._raw and isinstance(connection, Plain) and not self._bodiless:
-            await self._carry_chunks(connection, data)
-            data = b""
+        if self._raw and isinstance(connection, Plain) and not self._bodiless and self._pool.splicer.ready:
+            send_now = ex.raw_sink()
+            if send_now is not None:
+                await self._carry_chunks(connection, data, send_now)
+                data = b""
         until_close = self._left < 0 and not self._bodiless and not self._chunked
         while True:
             if data:
@@ -323,36 +327,30 @@ class Attempt:
         await ex.finish(raw=self._raw)
         return Outcome.DONE
 
-    async def _carry_chunks(self, connection: Plain, data: bytes) -> None:
-        """What most tokens go through: chunks as they came, from a plain socket, in as few steps as possible."""
-        parser = self._parser
+    async def _carry_chunks(self, connection: Plain, data: bytes, send_now: Callable[[bytes], int]) -> None:
+        """What most tokens go through: chunks as they came, between plain sockets, in as few steps as can be."""
+        ex, parser = self._ex, self._parser
         assert parser is not None
-        feed, recv, send, sock = parser.parser.feed_data, connection.sock.recv, self._ex.send_raw, connection.sock
-        while True:
-            if data:
-                try:
-                    feed(data)
-                except httptools.HttpParserError as error:
-                    raise Broken(f"invalid HTTP from the upstream: {error}") from error
-                if parser.begun > 1:
-                    raise Broken("the upstream sent bytes beyond the end of its response")
-                if parser.complete:
-                    await send(self._without_newlines(data))
-                    self._complete = True
-                    return
-                await send(data)
-                if len(data) > BULK_BYTES:
-                    await trio.sleep(BULK_PAUSE_S)
-            await wait_readable(sock)
+        if data:
+            parser.feed(data)
+            await ex.send_raw(self._without_newlines(data) if parser.complete else data)
+        stream = Stream(connection.sock, send_now, parser.feed, parser.is_complete)
+        while not parser.complete:
             try:
-                data = recv(RECV_BYTES)
-            except BlockingIOError:
-                data = b""
-                continue
+                pause = await self._pool.splicer.carry(stream)
             except OSError as error:
-                raise Broken("the upstream broke the connection within its response") from error
-            if not data:
-                raise Broken("the upstream closed the connection within its response")
+                raise ClientGone from error
+            finally:
+                ex.bytes_sent += stream.moved
+                stream.moved = 0
+            if pause is Pause.BULK:
+                await trio.sleep(BULK_PAUSE_S)
+            elif pause is Pause.ENDED:
+                raise Broken("the upstream ended the connection within its response")
+            else:
+                unsent = stream.unsent
+                await ex.send_raw(self._without_newlines(unsent) if parser.complete else unsent)
+        self._complete = True
 
     def _take(self, data: bytes) -> bytes:
         """Account for body bytes as they came; what the client gets for them. Raises Broken."""

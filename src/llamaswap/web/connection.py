@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
 from llamaswap.errors import PayloadTooLarge, RequestTimeout, SwapError
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing, Headers
-from llamaswap.relay.transport import Data, Transport
+from llamaswap.relay.transport import Data, Plain, Transport
 from llamaswap.web.http1 import ChunkedBody, RequestHead, take_head
 
 HEAD_S = 10  # a request head must be complete by then
@@ -356,6 +357,10 @@ class HttpExchange(Exchange):
                 await self._transport.send_rest(data, sent)
         except OSError as error:
             raise ClientGone from error
+
+    def raw_sink(self) -> Callable[[bytes], int] | None:
+        transport = self._connection.transport
+        return transport.send_now if isinstance(transport, Plain) else None
 
     async def flush(self) -> None:
         if self._head:

@@ -1,0 +1,148 @@
+"""Carries chunked streams between plain sockets without waking a task for every chunk.
+
+Waiting for a socket costs a Trio task more than the chunk itself: registering with epoll each time, being
+scheduled, walking down its frames. Here one task waits for all streams at once and moves their bytes; the
+task that a stream belongs to sleeps until something needs it. Where there is no epoll, or no `run`, `ready`
+is False and streams are carried the ordinary way.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from enum import Enum
+
+import outcome
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
+
+from llamaswap.relay.transport import RECV_BYTES
+
+BULK_BYTES = 1500  # in one read: no tokens come so fast, so more is on its way
+
+
+class Pause(Enum):
+    """Why a stream came back to its task."""
+
+    COMPLETE = "complete"
+    """The parser has seen the end; its last bytes are in `Stream.unsent`."""
+    FULL = "full"
+    """The client reads too slowly; what it has not taken is in `Stream.unsent`."""
+    BULK = "bulk"
+    """So much came at once that reading it less often is better for all."""
+    ENDED = "ended"
+    """The upstream closed or broke the connection."""
+
+
+class Stream:
+    """One stream while it is being carried."""
+
+    __slots__ = ("feed", "is_complete", "moved", "recv", "send", "source", "task", "unsent")
+
+    def __init__(
+        self,
+        source: socket.socket,
+        send: Callable[[bytes], int],
+        feed: Callable[[bytes], None],
+        is_complete: Callable[[], bool],
+    ) -> None:
+        self.source = source
+        self.recv = source.recv
+        self.send = send
+        """Takes bytes for the client, says how many went; OSError if it has left."""
+        self.feed = feed
+        """Told of all bytes before they go; what it raises ends the stream."""
+        self.is_complete = is_complete
+        self.unsent = b""
+        self.moved = 0
+        """Bytes given to the client so far."""
+        self.task: Task | None = None
+
+
+class Splicer:
+    """Moves streams while `run` runs."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, Stream] = {}
+        self._epoll: select.epoll | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._epoll is not None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve `carry` until cancelled."""
+        if not hasattr(select, "epoll"):
+            task_status.started()
+            return
+        with select.epoll() as epoll:
+            self._epoll = epoll
+            task_status.started()
+            try:
+                while True:
+                    await wait_readable(epoll.fileno())
+                    for fd, _ in epoll.poll(0):
+                        stream = self._streams.get(fd)
+                        if stream is not None:
+                            self._move(stream, fd)
+            finally:
+                self._epoll = None
+
+    async def carry(self, stream: Stream) -> Pause:
+        """Move the stream's bytes until its task is needed. Raises what its `send` and `feed` raise.
+
+        A cancelled call loses nothing: what was read has been sent, or is in `unsent`.
+        """
+        assert self._epoll is not None
+        fd = stream.source.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._streams[fd] = stream
+        stream.task = current_task()
+
+        def abort(_: RaiseCancelT) -> Abort:
+            self._forget(fd)
+            return Abort.SUCCEEDED
+
+        reason: Pause = await wait_task_rescheduled(abort)
+        return reason
+
+    def _move(self, stream: Stream, fd: int) -> None:
+        try:
+            data = stream.recv(RECV_BYTES)
+            if not data:
+                self._wake(stream, fd, Pause.ENDED)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            self._wake(stream, fd, Pause.ENDED)
+            return
+        try:
+            stream.feed(data)
+            if stream.is_complete():
+                stream.unsent = data
+                self._wake(stream, fd, Pause.COMPLETE)
+                return
+            sent = stream.send(data)
+        except Exception as error:
+            self._forget(fd)
+            assert stream.task is not None
+            reschedule(stream.task, outcome.Error(error))
+            return
+        stream.moved += sent
+        if sent < len(data):
+            stream.unsent = data[sent:]
+            self._wake(stream, fd, Pause.FULL)
+        elif len(data) > BULK_BYTES:
+            self._wake(stream, fd, Pause.BULK)
+
+    def _wake(self, stream: Stream, fd: int, reason: Pause) -> None:
+        self._forget(fd)
+        assert stream.task is not None
+        reschedule(stream.task, outcome.Value(reason))
+
+    def _forget(self, fd: int) -> None:
+        del self._streams[fd]
+        if self._epoll is not None:
+            self._epoll.unregister(fd)
