@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported when needed: --version and --help should not wait 
 
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_PORT, DEFAULT_TLS_PORT = 8080, 8443
+WHO_S = 1.0  # for asking who holds our port; nobody waits long for an error message
 LOOPBACK = ("127.", "::1")
 
 
@@ -72,8 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"llamaswap: {problem}", file=sys.stderr)
+        told = [(problem.line or 0, str(problem)) for problem in error.problems]
+        told += [(warning.line or 0, f"{warning} (a warning)") for warning in error.warnings]
+        for _, text in sorted(told):
+            print(f"llamaswap: {text}", file=sys.stderr)
         count = len(error.problems)
         print(f"llamaswap: {count} problem{'s' if count > 1 else ''} in the configuration", file=sys.stderr)
     except UsageError as error:
@@ -155,16 +158,26 @@ def listen(options: argparse.Namespace) -> Listener:
     except UnicodeError as error:
         raise UsageError(f"--listen {options.listen}: {host!r} is no host name") from error
     except OSError as error:
-        hint = (
-            "; another program listens there (choose another with --listen)"
-            if error.errno == errno.EADDRINUSE
-            else ""
-        )
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = f"; {_who_listens(host or 'localhost', port)} listens there (choose another with --listen)"
         raise UsageError(f"cannot listen on {host or '*'}:{port}: {error.strerror}{hint}") from error
     port = sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host or "localhost"
     public = not (host == "localhost" or host.startswith(LOOPBACK))
     return Listener(sockets, context, f"{'https' if context else 'http'}://{shown}:{port}", public)
+
+
+def _who_listens(host: str, port: int) -> str:
+    """Most often it is ourselves, forgotten in another terminal."""
+    import httpx
+
+    try:
+        with httpx.Client(trust_env=False, timeout=WHO_S) as client:
+            answer = client.get(httpx.URL(scheme="http", host=host, port=port, path="/api/version"))
+            return f"another llamaswap ({answer.json()['version']})"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        return "another program"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class ModelNotFound(SwapError):
 
 
 class MethodNotAllowed(SwapError):
-    status, code = 405, "method_not_allowed"
+    status, code = 405, "invalid_request"
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
         super().__init__(f"method {method} is not allowed here; use {' or '.join(allowed)}")
@@ -70,7 +70,7 @@ class MethodNotAllowed(SwapError):
 
 
 class RequestTimeout(SwapError):
-    status, code = 408, "request_timeout"
+    status, code = 408, "invalid_request"
 
 
 class Conflict(SwapError):
@@ -78,7 +78,7 @@ class Conflict(SwapError):
 
 
 class PayloadTooLarge(SwapError):
-    status, code = 413, "payload_too_large"
+    status, code = 413, "invalid_request"
 
 
 class TooManyRequests(SwapError):
@@ -92,11 +92,11 @@ class TooManyRequests(SwapError):
 
 
 class HeadTooLarge(SwapError):
-    status, code = 431, "request_header_fields_too_large"
+    status, code = 431, "invalid_request"
 
 
 class NotImplementedHere(SwapError):
-    status, code = 501, "not_implemented"
+    status, code = 501, "internal_error"
 
 
 class StartFailed(SwapError):
@@ -155,10 +155,14 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; carries every problem found, not only the first."""
+    """A configuration that cannot be used; carries every problem found, not only the first.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    `warnings` are the findings that would not have stopped it, and often explain those that do.
+    """
+
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
         self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(p) for p in self.problems))
 
 

@@ -155,7 +155,7 @@ async def test_wrong_methods(method: str, path: str, allow: str) -> None:
     response = await make_app().test_client().open(path, method=method)
     assert response.status_code == 405
     assert response.headers["Allow"] == allow
-    assert (await response.get_json())["error"]["code"] == "method_not_allowed"
+    assert (await response.get_json())["error"]["code"] == "invalid_request"
 
 
 async def test_errors_in_the_form_asked_for() -> None:

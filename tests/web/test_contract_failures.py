@@ -334,7 +334,7 @@ async def test_too_large_for_us(any_door: str, said: bool) -> None:
             if not said:
                 await client.send(b"800\r\n" + b"x" * 2048 + b"\r\n")
         response = await client.response()
-        assert (response.status, response.code) == (413, "payload_too_large")
+        assert (response.status, response.code) == (413, "invalid_request")
         assert world.up().accepted == 0
 
 

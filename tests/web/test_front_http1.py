@@ -373,7 +373,7 @@ async def test_a_slow_head() -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
         await ticks(world, 1)
         response = await client.response()
-        assert (response.status, response.code) == (408, "request_timeout")
+        assert (response.status, response.code) == (408, "invalid_request")
         assert await client.closed()
 
 
@@ -418,7 +418,7 @@ async def test_a_body_that_does_not_come(framing: str) -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
         await ticks(world, front_connection.BODY_STALL_S + 1)
         response = await client.response()
-        assert (response.status, response.code) == (408, "request_timeout")
+        assert (response.status, response.code) == (408, "invalid_request")
         assert await client.closed()
 
 

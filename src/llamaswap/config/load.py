@@ -89,7 +89,7 @@ def loads(
         config = _config(root, keep_ports or {}, report)
     problems = report.problems()
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, report.warnings())
     return dataclasses.replace(config, warnings=tuple(report.warnings()))
 
 

@@ -73,6 +73,6 @@ class Report:
 
     def _problem(self, path: Path, message: str, line: int | None) -> Problem:
         key = dotted(path)
-        if key and not message.startswith(key):
+        if key and not message.startswith((key, f"{dotted(path[:-1])}:", f"{dotted(path[:-1])} ")):
             message = f"{key}: {message}"
         return Problem(message, key=key, file=self.file, line=line or self.line_of(path))

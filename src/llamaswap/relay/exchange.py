@@ -37,6 +37,7 @@ class Exchange(ABC):
     """
 
     __slots__ = (
+        "broken",
         "bytes_sent",
         "client",
         "headers",
@@ -63,6 +64,8 @@ class Exchange(ABC):
         self.status = 0
         self.bytes_sent = 0
         """Of the response's body."""
+        self.broken = False
+        """Whether the response was broken off by us, after it had started."""
         self.model_id = ""
         """The model that it went to, for the log."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from llamaswap.config.settings import Config, ModelConfig
-from llamaswap.errors import BadGateway, BadRequest, Conflict, ModelUnloaded, NotFound, ShuttingDown, SwapError
+from llamaswap.errors import BadGateway, BadRequest, Conflict, ModelNotFound, ModelUnloaded, ShuttingDown, SwapError
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, query_model
 from llamaswap.relay.exchange import Exchange, Framing
@@ -76,7 +76,7 @@ class Relay:
         """
         found = self._catalogue.split_path(ex.path[len(UPSTREAM_PREFIX) :])
         if found is None:
-            raise NotFound("model not found")
+            raise ModelNotFound("model not found")
         model, _, rest = found
         if not rest:
             # Relative links of the page need the slash.

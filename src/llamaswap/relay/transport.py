@@ -61,13 +61,15 @@ class Plain:
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         sock = self.sock
         while True:
+            if sock.fileno() < 0:
+                raise _closed()
             try:
                 await wait_readable(sock)
                 return sock.recv(limit)
             except BlockingIOError:
                 continue
-            except trio.ClosedResourceError as error:  # by another task of ours
-                raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from error
+            except trio.ClosedResourceError as error:
+                raise _closed() from error
 
     async def send(self, data: Data) -> None:
         sent = self.send_now(data)
@@ -85,13 +87,15 @@ class Plain:
         try:
             while rest:
                 self._unsent = len(rest)
+                if self.sock.fileno() < 0:
+                    raise _closed()
                 try:
                     await wait_writable(self.sock)
                     rest = rest[self.sock.send(rest) :]
                 except BlockingIOError:
                     continue
                 except trio.ClosedResourceError as error:
-                    raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from error
+                    raise _closed() from error
         finally:
             self._unsent = 0
 
@@ -145,6 +149,10 @@ class Wire(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _closed() -> OSError:
+    return ConnectionAbortedError(errno.ECONNABORTED, "closed by another task of ours")
 
 
 class Tls:

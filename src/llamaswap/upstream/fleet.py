@@ -109,6 +109,8 @@ class Fleet:
 
     def position(self, lease: Lease) -> int:
         """See `Lease.queue_position`."""
+        if self._scheduler.view(lease.model).state is State.STARTING:
+            return 0  # nobody is before it any more
         return self._scheduler.position(lease)
 
     def release(self, lease: Lease) -> None:

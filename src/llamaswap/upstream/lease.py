@@ -63,7 +63,7 @@ class Lease(Ticket):
 
     @property
     def queue_position(self) -> int:
-        """Its place, from 1, among all that wait; 0 if it does not wait."""
+        """Its place, from 1, among all that wait; 0 if it does not wait, or only for its model to load."""
         return self._fleet.position(self)
 
     async def wait(self) -> Upstream:

@@ -5,13 +5,14 @@ With it the app is complete under Hypercorn alone, which is how HTTP/2 clients a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import h2.exceptions
 import trio
 
-from llamaswap.errors import PayloadTooLarge
+from llamaswap.errors import BadRequest, PayloadTooLarge
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing, Headers
 from llamaswap.relay.transport import Data
 from llamaswap.web.dispatch import Dispatcher
@@ -20,6 +21,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VISIBLE = re.compile(rb"[!-~]*")
 H2_NO_ERROR, H2_INTERNAL_ERROR = 0, 2  # RFC 9113, section 7
 DRAIN_BYTES = 1 << 20  # of a body that was answered without it
 DRAIN_S = 2.0  # and no longer than this
@@ -70,6 +73,7 @@ class AsgiExchange(Exchange):
         self.status = status
         # HTTP/2 allows lower-case names only.
         fields = [(name.lower(), value) for name, value in headers]
+        fields = [field for field in fields if field[0] != b"date"]  # the server writes its own
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
 
     async def send(self, data: Data) -> None:
@@ -114,6 +118,7 @@ class AsgiExchange(Exchange):
         return bool(self._scope["http_version"] in ("2", "3"))
 
     async def abort(self) -> None:
+        self.broken = True
         if self._is_http2:
             await self._reset_stream(H2_INTERNAL_ERROR)
 
@@ -135,7 +140,13 @@ class AsgiExchange(Exchange):
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        self._nursery.cancel_scope.cancel()
+        if not self.finished:  # an ordinary end looks the same
+            self._nursery.cancel_scope.cancel()
+
+
+def _is_line(method: bytes, path: bytes, query: bytes) -> bool:
+    """Whether these can stand in an HTTP/1.1 request line; HTTP/2 lets blanks pass that would end it early."""
+    return bool(_TOKEN.fullmatch(method) and _VISIBLE.fullmatch(path) and _VISIBLE.fullmatch(query))
 
 
 class RelayMiddleware:
@@ -156,7 +167,10 @@ class RelayMiddleware:
             if self._dispatcher.is_model_route(scope["method"], path):
                 async with trio.open_nursery() as nursery:
                     ex = AsgiExchange(scope, receive, send, nursery)
-                    await self._dispatcher.serve(ex)
+                    if _is_line(scope["method"].encode(), path.encode("latin-1"), scope["query_string"]):
+                        await self._dispatcher.serve(ex)
+                    else:
+                        await ex.fail(BadRequest("a method or path with characters that no request line may have"))
                     nursery.cancel_scope.cancel()
                 # Without its last message the server breaks off the response, on HTTP/2 the reset has.
                 return

@@ -64,6 +64,7 @@ class Connection:
         self._since = host.tick
         self._timed_out = False
         self._progress = (0, 0)
+        self._stalled_since = host.tick
 
     async def run(self) -> None:
         try:
@@ -95,8 +96,8 @@ class Connection:
         progress = (unsent, self.exchange.bytes_sent if self.exchange is not None else 0)
         if unsent == 0 or progress != self._progress:
             self._progress = progress
-            self._since = self.host.tick
-        return self.host.tick - self._since
+            self._stalled_since = self.host.tick
+        return self.host.tick - self._stalled_since
 
     async def _requests(self) -> None:
         while True:
@@ -380,6 +381,7 @@ class HttpExchange(Exchange):
         await self.flush()
 
     async def abort(self) -> None:
+        self.broken = True
         self.keep_alive = self.finished = False
         self._connection.watched = False  # its end is of our making
         if self._chunked or self.raw:

@@ -61,7 +61,9 @@ class Dispatcher:
             pass  # told by the log line
         finally:
             status = CLIENT_CLOSED if gone else ex.status
-            level = logging.INFO if ex.model_id or status >= 500 else logging.DEBUG
+            # Pages and polls that look without asking for a model are of interest to developers only.
+            looks = not ex.model_id and status < 400 and ex.method in ("GET", "HEAD", "OPTIONS")
+            level = logging.DEBUG if looks else logging.INFO
             if log.isEnabledFor(level):
                 _log_request(level, ex, status, time.monotonic() - begun)
 
@@ -99,5 +101,5 @@ def _log_request(level: int, ex: Exchange, status: int, took_s: float) -> None:
         ex.bytes_sent,
         (ex.header(b"user-agent") or b"").decode("latin-1"),
         took_s * 1e3,
-        f" model={ex.model_id}" if ex.model_id else "",
+        (f" model={ex.model_id}" if ex.model_id else "") + (" broken off" if ex.broken else ""),
     )

@@ -28,11 +28,11 @@ _OTHER_VERSION = re.compile(rb"[!-~]+ [!-~]+ HTTP/(?!1\.[01])([0-9]\.[0-9])\r\n"
 
 
 class VersionNotSupported(SwapError):
-    status, code = 505, "http_version_not_supported"
+    status, code = 505, "internal_error"
 
 
 class ExpectationFailed(SwapError):
-    status, code = 417, "expectation_failed"
+    status, code = 417, "invalid_request"
 
 
 class RequestHead:
