@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamaswap.relay.exchange import Exchange
-from llamaswap.relay.pump import HOP_BY_HOP
+from llamaswap.relay.response import HOP_BY_HOP
 
 # Ours to say: the body is held whole, so its length is known and nobody waits for a 100.
 _REWRITTEN = HOP_BY_HOP | {b"content-length", b"expect", b"x-forwarded-for"}
