@@ -37,12 +37,15 @@ class Origin:
 
 @lru_cache(maxsize=1024)
 def origin_of(base_url: str) -> Origin:
-    """Take a proxy URL apart. Raises BadGateway if there is no host in it."""
-    parts = urlsplit(base_url)
-    tls = parts.scheme == "https"
-    if not parts.hostname:
+    """Take a proxy URL apart. Raises BadGateway if it is none."""
+    try:
+        parts = urlsplit(base_url)
+        tls, host, port = parts.scheme == "https", parts.hostname, parts.port
+    except ValueError as error:
+        raise BadGateway(f"the model's proxy {base_url!r} is no URL: {error}") from error
+    if not host:
         raise BadGateway(f"the model's proxy {base_url!r} names no host")
-    return Origin(tls, parts.hostname, parts.port or (443 if tls else 80), parts.path.rstrip("/"))
+    return Origin(tls, host, port or (443 if tls else 80), parts.path.rstrip("/"))
 
 
 class Pool:
