@@ -272,7 +272,9 @@ class Stage:
         self.tls: ssl.SSLContext | None = None
         self.server_process = psutil.Process(process.pid)
         self.arguments: list[str] = []
+        self.settings: dict[str, dict[str, Any]] = {}
         self.family: list[psutil.Process] = []
+        self._wires: list[Wire] = []
         self._seen = 0
         self._log_seen = 0
 
@@ -286,7 +288,10 @@ class Stage:
         (self.home / gate).touch()
 
     def forget(self) -> None:
-        """Scripts, gates and journal lines so far."""
+        """Scripts, gates, journal lines and connections so far."""
+        for wire in self._wires:
+            wire.close()
+        self._wires.clear()
         for path in self.home.iterdir():
             if path.name != "journal":
                 path.unlink()
@@ -319,10 +324,11 @@ class Stage:
 
     def port_of(self, model: str) -> int:
         """Its ${PORT}."""
-        config = json.loads((self.directory / "config.yaml").read_text())
-        return self.first_port + sorted(id for id, it in config["models"].items() if "${PORT}" in it["cmd"]).index(
-            model
-        )
+        return self.first_port + sorted(id for id, it in self.settings.items() if "${PORT}" in it["cmd"]).index(model)
+
+    def command_of(self, model: str) -> str:
+        """Its `cmd`, as configured."""
+        return str(self.settings[model]["cmd"])
 
     def lives(self, model: str) -> bool:
         """Whether its latest process is there."""
@@ -339,7 +345,9 @@ class Stage:
     # -- requests
 
     def wire(self) -> Wire:
-        return Wire(self.port, tls=self.tls)
+        """A connection; whoever does not close it leaves it to `forget`."""
+        self._wires.append(Wire(self.port, tls=self.tls))
+        return self._wires[-1]
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
         wire = self.wire()
@@ -464,15 +472,13 @@ def stage(
     home = directory / "models"
     home.mkdir(parents=True)
     first = zipapp_runner.free_ports(len(models) + 1)
-    whole = {
-        "startPort": first + 1,
-        "models": {id: {"cmd": command(home), **settings} for id, settings in models.items()},
-        **config,
-    }
+    complete = {id: {"cmd": command(home), **settings} for id, settings in models.items()}
+    whole = {"startPort": first + 1, "models": complete, **config}
     (directory / "config.yaml").write_text(json.dumps(whole, indent=1))
     place = ("--config", str(directory / "config.yaml"), "--listen", f"127.0.0.1:{first}")
     process = start(pyz, directory, *place, *flags, group=group)
     it = Stage(directory, process, first, first + 1)
+    it.settings = complete
     it.tls, it.arguments = tls, [*place, *flags]
     try:
         if tls:
@@ -490,6 +496,7 @@ def stage(
         raise
     finally:
         it.clean_up()
+        it.forget()
 
 
 @contextlib.contextmanager
@@ -508,9 +515,11 @@ def shared_stage(
 def one_test(shared: tuple[Stage, int]) -> Iterator[Stage]:
     """One test's turn on it: afterwards all can be unloaded, and neither process nor descriptor is left."""
     on, descriptors = shared
-    yield on
-    on.unload()
-    assert on.running() == {}
-    assert on.processes() == []
+    try:
+        yield on
+        on.unload()
+        assert on.running() == {}
+        assert on.processes() == []
+    finally:
+        on.forget()
     until(lambda: on.descriptors() <= descriptors, f"no more than {descriptors} descriptors")
-    on.forget()
