@@ -48,15 +48,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     flag("tls-cert-file", metavar="FILE", help="PEM certificate chain; serve HTTPS (needs --tls-key-file)")
     flag("tls-key-file", metavar="FILE", help="PEM private key of the certificate")
-    flag("watch-config", action="store_true", help="accepted; this version does not reload yet")
-    flag(
-        "demo",
-        action="store_true",
-        help="run without a configuration: two stand-in models to try swapping with",
-    )
-    flag("version", action="store_true", help="print the version and exit")
+    # Go's flags may be written `-watch-config=true`, and scripts do.
+    switch = {"nargs": "?", "const": True, "default": False, "type": _switch, "metavar": "true|false"}
+    flag("watch-config", **switch, help="accepted; this version does not reload yet")
+    flag("demo", **switch, help="run without a configuration: two stand-in models to try swapping with")
+    flag("version", **switch, help="print the version and exit")
     parser.add_argument("--help", "-help", "-h", action="help", help="print this and exit")
     return parser
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
 def version_line() -> str:
