@@ -8,7 +8,10 @@ BOTH = ["front", "asgi"]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `door` runs through both ways in; `any_door` adds HTTP/2 by each of them."""
-    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args[0]}
+    given: set[str] = set()
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        names = mark.args[0]
+        given |= set(names.split(",") if isinstance(names, str) else names)
     if "door" in metafunc.fixturenames and "door" not in given:
         metafunc.parametrize("door", BOTH)
     if "any_door" in metafunc.fixturenames:

@@ -23,9 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE = re.compile(rb"[!-~]*")
-H2_NO_ERROR, H2_INTERNAL_ERROR = 0, 2  # RFC 9113, section 7
-DRAIN_BYTES = 1 << 20  # of a body that was answered without it
-DRAIN_S = 2.0  # and no longer than this
+H2_INTERNAL_ERROR = 2  # RFC 9113, section 7
+DRAIN_S = 2.0  # for the rest of a body that was answered without it
 
 
 class AsgiExchange(Exchange):
@@ -97,21 +96,18 @@ class AsgiExchange(Exchange):
             return
         await self.flush()
         self.finished = True
-        drained = not self._unread or await self._drained()
+        if self._unread:
+            await self._drain()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        if not drained and self._is_http2:
-            await self._reset_stream(H2_NO_ERROR)  # complete, and we want no more (RFC 9113, 8.1)
 
-    async def _drained(self) -> bool:
-        """Take in the rest of the body before the response ends, so that the client gets to read it."""
-        left = DRAIN_BYTES
+    async def _drain(self) -> None:
+        """Take in the rest of the body before the response ends, so that the client gets to read it.
+
+        Hypercorn (0.18) gives up a whole HTTP/2 connection if DATA comes for a stream that has ended.
+        """
         with trio.move_on_after(DRAIN_S):
-            while left > 0:
-                message = await self._receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return True
-                left -= len(message.get("body", b""))
-        return False
+            while (await self._receive()).get("more_body", False):
+                continue
 
     @property
     def _is_http2(self) -> bool:
@@ -120,15 +116,15 @@ class AsgiExchange(Exchange):
     async def abort(self) -> None:
         self.broken = True
         if self._is_http2:
-            await self._reset_stream(H2_INTERNAL_ERROR)
+            await self._reset_stream()
 
-    async def _reset_stream(self, code: int) -> None:
+    async def _reset_stream(self) -> None:
         """Hypercorn (0.18) ends an HTTP/2 stream in order when the app raises: reset it ourselves."""
         stream = getattr(self._send, "__self__", None)
         protocol = getattr(getattr(stream, "send", None), "__self__", None)
         if protocol is not None and hasattr(protocol, "connection"):
             try:
-                protocol.connection.reset_stream(stream.stream_id, code)  # type: ignore[union-attr]
+                protocol.connection.reset_stream(stream.stream_id, H2_INTERNAL_ERROR)  # type: ignore[union-attr]
             except h2.exceptions.ProtocolError:
                 return  # the client was faster
             await protocol._flush()
