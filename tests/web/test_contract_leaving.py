@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 from fakefleet import a_world
-from upstreams import Client, H1Client, H2Client, chat
+from upstreams import GONE, Client, Connection, H1Client, H2Client, chat
 
 PROMPTLY_S = 0.1  # as promised
 TRIES = 4  # the machine may be busy; a promise that is kept in none of them is broken
@@ -208,18 +208,65 @@ async def test_while_a_dead_process_is_replaced(any_door: str) -> None:
         assert world.up().accepted == 1
 
 
-async def test_who_reads_slowly_has_not_left(any_door: str) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_reads_slowly_has_not_left(any_door: str, chunked: bool) -> None:
     """And gets every byte."""
     data = bytes(range(256)) * 4096 * 8
     async with a_world(any_door) as world:
         client = await world.client()
         await client.request("POST", "/v1/embeddings", body=chat())
         up, _ = await world.up().request()
+
+        async def answer() -> None:
+            await up.start_chunked()
+            for at in range(0, len(data), 50000):
+                await up.chunk(data[at : at + 50000])
+            await up.send(b"0\r\n\r\n")
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(up.answer, data)
+            if chunked:
+                nursery.start_soon(answer)
+            else:
+                nursery.start_soon(up.answer, data)
             await trio.sleep(0.1)  # until everything between is full
             response = await client.response()
         assert response.body == data
+        await client.request("GET", "/health")
+        assert (await client.response()).body == b"OK"
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_under_a_flood_of_tokens(any_door: str, how: str) -> None:
+    """What is being written fails; nobody else notices."""
+    async with a_world(any_door) as world:
+        clients = [await world.client() for _ in range(4)]
+        async with trio.open_nursery() as nursery:
+
+            async def flood(up: Connection) -> None:
+                try:
+                    await up.start_chunked()
+                    while True:
+                        await up.chunk(b"data: x\n\n")
+                        await trio.lowlevel.checkpoint()
+                except GONE:
+                    return
+
+            for client in clients:
+                await client.request("POST", "/v1/chat/completions", body=chat(stream=True))
+                up, _ = await world.up().request()
+                nursery.start_soon(flood, up)
+                await client.head()
+            for client in clients:
+                for _ in range(20):
+                    assert await client.data()
+                if how == "reset" and isinstance(client, H1Client):
+                    client.reset()
+                else:
+                    client.close()
+        await world.idle()
+        other = await world.client()
+        await other.request("GET", "/health")
+        assert (await other.response()).body == b"OK"
 
 
 async def test_pipelined_without_leaving() -> None:
