@@ -178,9 +178,7 @@ async def a_world(
 
             dispatcher = Dispatcher(config, Relay(config, catalogue, fleet, pool), to_app)
             state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=trio.Event())
-            app = create_app(state)
-            app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]
-            await app.startup()
+            app = RelayMiddleware(_LateApp(state), dispatcher)
             inner = InProcess(app)
             await nursery.start(inner.run)
             sockets = bind("127.0.0.1", 0)
@@ -201,6 +199,20 @@ async def a_world(
                 await world.idle()
             assert world.busy() == 0, "a lease is still held"
             nursery.cancel_scope.cancel()
+
+
+class _LateApp:
+    """The Quart app, made when it is first asked: that takes longer than most tests, which need none."""
+
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self._app: Any = None
+
+    async def __call__(self, *call: Any) -> None:
+        if self._app is None:
+            self._app = create_app(self._state)
+            await self._app.startup()
+        await self._app(*call)
 
 
 async def _hypercorn(app: Any, *, task_status: trio.TaskStatus[int]) -> None:

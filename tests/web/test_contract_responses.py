@@ -229,14 +229,14 @@ async def test_a_response_split_at_every_byte(door: str) -> None:
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"evil", b"\r\n", b"\0"])
 @pytest.mark.parametrize("framing", ["length", "chunked", "empty", "no body"])
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_nothing_after_the_end_reaches_anybody(any_door: str, junk: bytes, framing: str, at_once: bool) -> None:
+async def test_nothing_after_the_end_reaches_anybody(door: str, junk: bytes, framing: str, at_once: bool) -> None:
     answers = {
         "length": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood",
         "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n",
         "empty": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "no body": b"HTTP/1.1 204 OK\r\n\r\n",
     }
-    async with a_world(any_door) as world:
+    async with a_world(door) as world:
         client = await world.client()
         up = await asked(world, client)
         if at_once:
