@@ -50,10 +50,25 @@ async def rig(*models: ModelConfig, **settings: Any) -> AsyncIterator[Rig]:
     assert all(view.state is State.SHUTDOWN for view in it.fleet.views())
 
 
+async def test_a_place_in_the_queue_is_told_until_the_model_loads(autojump_clock: MockClock) -> None:
+    async with rig(a_model("a"), a_model("b", "--ready-after", "2")) as it:
+        busy = it.fleet.submit(it.model("a"))
+        await busy.wait()
+        first, second = it.fleet.submit(it.model("b")), it.fleet.submit(it.model("b"))
+        assert (first.queue_position, second.queue_position) == (1, 2)
+        busy.release()
+        while it.state("b") is not State.STARTING:
+            await trio.lowlevel.checkpoint()
+        assert (first.queue_position, second.queue_position) == (0, 0)
+        for lease in (first, second):
+            await lease.wait()
+            lease.release()
+
+
 async def test_a_first_request_starts_the_model_and_the_next_finds_it_ready(autojump_clock: MockClock) -> None:
     async with rig(a_model("a", "--ready-after", "2")) as r:
         first = r.fleet.submit(r.model("a"))
-        assert not first.granted and not first.rejected and first.queue_position == 1
+        assert not first.granted and not first.rejected and first.queue_position == 0
         begun = trio.current_time()
         upstream = await first.wait()
         assert trio.current_time() - begun == pytest.approx(2)
