@@ -282,7 +282,10 @@ class Stage:
 
     def script(self, model: str, **how: object) -> None:
         """How this model's next starts go; see `fake_model.STARTS`."""
-        (self.home / (model.replace("/", "_") + ".json")).write_text(json.dumps(how))
+        path = self.home / (model.replace("/", "_") + ".json")
+        fresh = path.with_suffix(".fresh")
+        fresh.write_text(json.dumps(how))
+        fresh.replace(path)  # at once: it may be starting just now
 
     def open(self, gate: str) -> None:
         (self.home / gate).touch()
@@ -306,7 +309,8 @@ class Stage:
             return []
         with open(journal, "rb") as file:
             file.seek(self._seen)
-            lines = [json.loads(line) for line in file.read().splitlines()]
+            whole, _, _ = file.read().rpartition(b"\n")  # the last line may be on its way
+        lines = [json.loads(line) for line in whole.splitlines()]
         wanted = {**({"event": event} if event else {}), **({"model": model} if model else {}), **more}
         return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
 
