@@ -40,7 +40,7 @@ def frame(text: str) -> bytes:
 
 def _event(data: object) -> bytes:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    # What cannot be encoded (a lone surrogate) becomes \udXXX, which is its escape in JSON too.
+    # A lone surrogate cannot be encoded; what it becomes instead is its escape in JSON too.
     return b"data: " + text.encode("utf-8", "backslashreplace") + b"\n\n"
 
 
