@@ -121,7 +121,8 @@ def test_only_200_is_healthy(on: Stage, status: int) -> None:
 @pytest.mark.parametrize("exit", [0, 3])
 def test_without_a_health_check_an_early_exit_is_an_error_as_well(on: Stage, exit: int) -> None:
     on.script("bare", exit=exit)
-    assert on.ask("bare").status == 502
+    answer = on.ask("bare")
+    assert answer.refusal == (502, "start_failed") and f"exit code {exit}" in answer.error["message"]
     assert 1 <= len(on.journal("start")) <= 2  # once more, but not for ever
 
 

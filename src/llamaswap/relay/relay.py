@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import trio
 
 from llamaswap.config.settings import Config, ModelConfig
-from llamaswap.errors import BadGateway, BadRequest, Conflict, ModelNotFound, ModelUnloaded, ShuttingDown, SwapError
+from llamaswap.errors import (
+    BadGateway,
+    BadRequest,
+    Conflict,
+    ModelNotFound,
+    ModelUnloaded,
+    ShuttingDown,
+    StartFailed,
+    SwapError,
+)
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, query_model
 from llamaswap.relay.exchange import Exchange, Framing
@@ -22,6 +31,7 @@ from llamaswap.upstream.fleet import Fleet, Lease, Upstream
 
 UPSTREAM_PREFIX = "/upstream/"
 JOIN_BYTES = 65536  # head and body up to this size leave in one packet; beyond, copying costs more
+FATE_S = 1.0  # from a process's exit until its output is read to the end
 CONNECT_RETRY_S = (0.01, 0.5)  # first and longest pause while a model without a health check binds its port
 
 
@@ -152,10 +162,7 @@ class Relay:
                     return
                 await self._settle_death(upstream, outcome)
                 if retried:
-                    how = (
-                        "refused the connection" if outcome is Outcome.REFUSED else "died before it answered"
-                    )
-                    raise BadGateway(f"{model.id} {how}, also after a restart")
+                    raise await self._told_twice(upstream, outcome)
                 retried = True
             except SwapError as error:
                 if not ex.started:
@@ -219,6 +226,21 @@ class Relay:
             "refuses connections" if outcome is Outcome.REFUSED else "closed the connection without an answer"
         )
         raise BadGateway(f"{upstream.model.id} {what}")
+
+    async def _told_twice(self, upstream: Upstream, outcome: Outcome) -> SwapError:
+        """What to answer after a restart that did not help: how the process ended, where that can be known."""
+        model = upstream.model
+        if not upstream.alive:
+            with trio.move_on_after(FATE_S):
+                await upstream.gone.wait()
+        how = "refused the connection" if outcome is Outcome.REFUSED else "died before it answered"
+        text = f"{model.id} {how}, also after a restart"
+        if not upstream.fate:
+            return BadGateway(text)
+        text += f"; it exited with {upstream.fate}"
+        # Ready by definition: that it never listened is a failed start all the same.
+        never_listened = outcome is Outcome.REFUSED and model.check_endpoint == "none"
+        return StartFailed(text) if never_listened else BadGateway(text)
 
     async def _wait_with_frames(self, ex: Exchange, lease: Lease, model: ModelConfig) -> Upstream:
         """Wait for the upstream while the client's stream tells how it is getting on."""

@@ -318,13 +318,15 @@ class Fleet:
             log.info("%s has stopped%s", model_id, f" ({exit})" if exit else "")
         else:
             said = f"; last output:\n{exit.output}" if exit.output else ""
-            log.warning("%s exited by itself with %s%s", model_id, exit, said)
+            run.upstream.fate = f"{exit}{said}"
+            log.warning("%s exited by itself with %s", model_id, run.upstream.fate)
         if run in self._leaving:
             self._leaving.remove(run)
         else:
             del self._runs[model_id]
             self._report(model_id, Event.EXITED, error)
         run.gone.set()
+        run.upstream.gone.set()
         self._progress.set()
 
     def _report(self, model_id: str, event: Event, error: SwapError | None = None) -> None:

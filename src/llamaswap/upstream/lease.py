@@ -25,6 +25,10 @@ class Upstream:
     alive: bool = True
     """False once the process has exited."""
     exited: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
+    """Set a moment after `exited`, when nothing of it is left and `fate` is known."""
+    fate: str = ""
+    """How it ended by itself: exit code or signal, and its last lines of output."""
     stopped_by: str | None = None
     """Why it was ordered to stop ("swap", "ttl", "unload" or "shutdown"), if it was."""
 
