@@ -169,6 +169,8 @@ class InProcess:
         stream.server = server
         try:
             await server.run()
-        except Exception:
-            # Hypercorn lets some errors of one connection out; here they would end all others too.
-            log.debug("Hypercorn gave a connection up", exc_info=True)
+        except Exception as error:
+            # Hypercorn lets some errors of one connection out; here they would end all others too. One line,
+            # since a stranger can cause them as often as he likes.
+            log.warning("Hypercorn gave a connection up: %r", error)
+            log.debug("where that came from", exc_info=True)
