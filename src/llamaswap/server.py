@@ -80,6 +80,9 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
     relay = Relay(config, catalogue, fleet, pool)
     dispatcher = Dispatcher(config, relay, app.serve)
     status = 0
+    # Trio raises again what nobody has read when the receiver closes: a third signal must not decide the status.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as tree:
             await tree.start(fleet.run)
