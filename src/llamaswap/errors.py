@@ -77,6 +77,15 @@ class Conflict(SwapError):
     status, code = 409, "conflict"
 
 
+class RequestCancelled(SwapError):
+    """Somebody ended the request from outside. Not a 5xx: clients must not send it again by themselves."""
+
+    status, code = 410, "request_cancelled"
+
+    def __init__(self, message: str = "the request was cancelled by the server's operator") -> None:
+        super().__init__(message)
+
+
 class PayloadTooLarge(SwapError):
     status, code = 413, "invalid_request"
 
@@ -99,11 +108,22 @@ class NotImplementedHere(SwapError):
     status, code = 501, "internal_error"
 
 
-class StartFailed(SwapError):
-    """The model's process exited, or could not be run, before it was ready.
+class NotStarted(SwapError):
+    """The model did not become ready. `summary` is one line; the message adds `output`, the process's last lines, if there was a process.
 
-    The message carries the exit code and the last lines of output.
+    `exit_code`: -N for signal N; None if it did not exit by itself.
     """
+
+    def __init__(self, summary: str, *, exit_code: int | None = None, output: str | None = None) -> None:
+        said = "" if output is None else f"; last output:\n{output}" if output else "; it printed nothing"
+        super().__init__(summary + said)
+        self.summary = summary
+        self.exit_code = exit_code
+        self.output = output or ""
+
+
+class StartFailed(NotStarted):
+    """The model's process exited, or could not be run, before it was ready."""
 
     status, code = 502, "start_failed"
 
@@ -125,7 +145,7 @@ class ShuttingDown(SwapError):
         super().__init__(message)
 
 
-class StartTimeout(SwapError):
+class StartTimeout(NotStarted):
     """The model ran but was not ready within healthCheckTimeout."""
 
     status, code = 504, "start_timeout"

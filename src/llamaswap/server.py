@@ -171,7 +171,14 @@ class _App:
         from llamaswap.web.inprocess import InProcess
         from llamaswap.web.state import AppState
 
-        state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=self._stopping)
+        state = AppState(
+            config=config,
+            catalogue=catalogue,
+            fleet=fleet,
+            logs=logs,
+            stopping=self._stopping,
+            flights=dispatcher.flights,
+        )
         app = create_app(state)
         app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]
         await app.startup()

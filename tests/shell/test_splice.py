@@ -41,7 +41,8 @@ class Ends:
         for sock in (self._from_source, self._to_sink, self.sink):
             sock.setblocking(False)
         self.fed = b""
-        self.stream = Stream(self._from_source, Plain(self._to_sink).send_now, self._feed, lambda: END in self.fed)
+        self.noted: list[bytes] = []
+        self.stream = Stream(self._from_source, Plain(self._to_sink).send_now, self._feed, lambda: END in self.fed, self.noted.append)
 
     def _feed(self, data: bytes) -> None:
         self.fed += data

@@ -17,6 +17,7 @@ from upstreams import Client, H1Client, H2Client, Server, connect
 
 from llamaswap.config.settings import Config, ModelConfig
 from llamaswap.errors import StartFailed
+from llamaswap.observe.flights import Flights
 from llamaswap.observe.logs import LogMonitor, Logs
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.pool import Pool
@@ -100,6 +101,7 @@ class World:
     front: Front
     nursery: trio.Nursery
     logs: Logs
+    flights: Flights
     trust: ssl.SSLContext | None = None
     clients: list[H1Client | H2Client] = field(default_factory=list)
     """Closed at the end."""
@@ -176,7 +178,8 @@ async def a_world(
                 assert inner is not None
                 await inner.serve(ex)
 
-            dispatcher = Dispatcher(config, Relay(config, catalogue, fleet, pool), to_app)
+            relay = Relay(config, catalogue, fleet, pool)
+            dispatcher = Dispatcher(config, relay, to_app)
             state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=trio.Event())
             app = RelayMiddleware(_LateApp(state), dispatcher)
             inner = InProcess(app)
@@ -189,7 +192,7 @@ async def a_world(
             else:
                 front.close()
                 port = await nursery.start(_hypercorn, app)
-            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, trust)
+            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, relay.flights, trust)
             try:
                 yield world
             finally:
@@ -197,7 +200,9 @@ async def a_world(
                     client.close()
             with trio.move_on_after(SETTLE_S):
                 await world.idle()
+                await world.until(lambda: not len(relay.flights))
             assert world.busy() == 0, "a lease is still held"
+            assert not len(relay.flights), "a request is still listed as under way"
             nursery.cancel_scope.cancel()
 
 

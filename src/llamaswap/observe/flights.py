@@ -12,8 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, Protocol
 
+from llamaswap.errors import RequestCancelled
+
 HEAD_BYTES = 8192  # of an answer: Anthropic's first event has the input tokens
 TAIL_BYTES = 65536  # the Responses API puts its usage into one large last event
+
+CLIENT_CLOSED = 499  # nginx's status for a client that left before its answer
+CANCELLED_STATUS = RequestCancelled.status
+CANCELLED = "cancelled from outside"
 
 Stage = Literal["queued", "loading", "waiting", "streaming"]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -40,9 +46,9 @@ class Flight:
         "_tail_bytes",
         "begun",
         "body",
-        "cancel",
         "cancelled",
         "chunked",
+        "end",
         "ended_at",
         "error",
         "exchange",
@@ -98,11 +104,17 @@ class Flight:
         self.gone = False
         """Whether the client left before its answer was complete."""
         self.cancelled = False
-        """Whether somebody ended it through `cancel`."""
-        self.cancel: Callable[[], None] = _nothing
-        """End it: the client gets an error, or a broken stream if its answer has begun. Synchronous."""
+        """Whether somebody ended it from outside."""
+        self.end: Callable[[], None] = _nothing
+        """What `cancel` calls; whoever serves the request sets it."""
         self._room = keep
         self._tail_bytes = 0
+
+    def cancel(self) -> None:
+        """End it: the client gets an error, or a broken stream if its answer has begun. Synchronous."""
+        self.cancelled = True
+        self.error = self.error or CANCELLED
+        self.end()
 
     def add(self, data: bytes) -> None:
         """Body bytes of the answer, in order."""
@@ -142,8 +154,10 @@ class Flight:
 
     @property
     def status(self) -> int:
-        """Of the answer; 499 if the client left first, 0 while there is none."""
-        return 499 if self.gone else self.exchange.status
+        """Of the answer; 499 if the client left before its end, 0 while there is none."""
+        if self.cancelled:
+            return self.exchange.status or CANCELLED_STATUS
+        return CLIENT_CLOSED if self.gone else self.exchange.status
 
 
 def _nothing() -> None:

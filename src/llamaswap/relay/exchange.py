@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from llamaswap.errors import SwapError, render
+from llamaswap.observe.flights import Flight
 from llamaswap.relay.transport import Data, Transport
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -40,6 +41,7 @@ class Exchange(ABC):
         "broken",
         "bytes_sent",
         "client",
+        "flight",
         "headers",
         "method",
         "model_id",
@@ -68,6 +70,8 @@ class Exchange(ABC):
         """Whether the response was broken off by us, after it had started."""
         self.model_id = ""
         """The model that it went to, for the log."""
+        self.flight: Flight | None = None
+        """Its entry among the requests under way, from the moment its model is known."""
 
     raw: bool = False
     """Whether `send_raw` may be used: the client speaks HTTP/1.1 with us."""
@@ -128,6 +132,13 @@ class Exchange(ABC):
         """The request is read: from now on the client's leaving cancels the task that serves it.
 
         It is noticed within 100 ms, in whatever that task waits for.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End the request from outside: RequestCancelled for the client, or a broken stream if it has started.
+
+        Synchronous; later than the end it does nothing.
         """
 
     async def hijack(self) -> tuple[Transport, bytes]:

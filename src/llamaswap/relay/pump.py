@@ -51,6 +51,7 @@ class Attempt:
         segments: Sequence[Data],
     ) -> None:
         self._ex = ex
+        self._flight = ex.flight
         self._upstream = upstream
         self._pool = pool
         self._connection = connection
@@ -215,6 +216,9 @@ class Attempt:
         if events:
             headers = [field for field in headers if field[0].lower() != b"x-accel-buffering"]
             headers.append((b"X-Accel-Buffering", b"no"))
+        if self._flight is not None:
+            self._flight.response_headers = headers
+            self._flight.chunked = self._raw
         framing = Framing.CHUNKED
         if self._bodiless:
             framing = Framing.NONE
@@ -241,6 +245,8 @@ class Attempt:
         while True:
             if data:
                 out = self._take(data)
+                if out and self._flight is not None:
+                    self._flight.add(out)
                 if self._error_status:
                     self._error_body += out[: ERROR_BYTES - len(self._error_body)]
                 elif self._raw:
@@ -270,8 +276,11 @@ class Attempt:
         assert parser is not None
         if data:
             parser.feed(data)
+            if self._flight is not None:
+                self._flight.add(data)
             await ex.send_raw(self._without_newlines(data) if parser.complete else data)
-        stream = Stream(connection.sock, send_now, parser.feed, parser.is_complete)
+        note = self._flight.add if self._flight is not None else _unnoted
+        stream = Stream(connection.sock, send_now, parser.feed, parser.is_complete, note)
         while not parser.complete:
             try:
                 pause = await self._pool.splicer.carry(stream)
@@ -339,6 +348,10 @@ class Attempt:
             with trio.move_on_after(END_NOTICE_S):
                 await self._upstream.exited.wait()
         return self._upstream.alive
+
+
+def _unnoted(_: bytes) -> None:
+    """For streams that nobody accounts for."""
 
 
 def _check_beginning(buffer: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import trio
@@ -17,8 +18,9 @@ from llamaswap.errors import (
     StartFailed,
     SwapError,
 )
+from llamaswap.observe.flights import Flights
 from llamaswap.relay import filters, multipart, websocket
-from llamaswap.relay.endpoints import Endpoint, query_model
+from llamaswap.relay.endpoints import Endpoint, classify, query_model
 from llamaswap.relay.exchange import Exchange, Framing
 from llamaswap.relay.heads import request_head
 from llamaswap.relay.loading import TICK_S, LoadingFrames
@@ -38,11 +40,14 @@ CONNECT_RETRY_S = (0.01, 0.5)  # first and longest pause while a model without a
 class Relay:
     """Serves model requests; `handle` and `handle_upstream` answer exactly once or break the connection."""
 
-    def __init__(self, config: Config, catalogue: Catalogue, fleet: Fleet, pool: Pool) -> None:
+    def __init__(
+        self, config: Config, catalogue: Catalogue, fleet: Fleet, pool: Pool, flights: Flights | None = None
+    ) -> None:
         self._config = config
         self._catalogue = catalogue
         self._fleet = fleet
         self._pool = pool
+        self.flights = flights if flights is not None else Flights()
 
     async def handle(self, ex: Exchange, endpoint: Endpoint) -> None:
         """A request to a model endpoint.
@@ -50,6 +55,7 @@ class Relay:
         Raises SwapError (for the caller to answer) and ClientGone. Cancel-safe: nothing stays behind.
         """
         body: Data = b""
+        raw: bytes | bytearray = b""
         parts: Sequence[Data] | None = None
         stream = False
         if endpoint.kind == "query":
@@ -58,7 +64,7 @@ class Relay:
                 raise BadRequest("no model id could be identified: add ?model=<id> to the address")
             model = self._catalogue.resolve(name)
             if ex.header(b"content-length") is not None or ex.header(b"transfer-encoding") is not None:
-                body = await ex.read_body(self._config.max_request_body_bytes)
+                body = raw = await ex.read_body(self._config.max_request_body_bytes)
         else:
             raw = await ex.read_body(self._config.max_request_body_bytes)
             if endpoint.kind == "json":
@@ -70,11 +76,12 @@ class Relay:
             else:
                 content_type = (ex.header(b"content-type") or b"").decode("latin-1")
                 field = multipart.find_model(raw, content_type)
-                model = self._catalogue.resolve(field.value)
+                name = field.value
+                model = self._catalogue.resolve(name)
                 body = raw
                 if model.use_model_name:
                     parts = multipart.rewrite(raw, field, model.use_model_name)
-        ex.model_id = model.id
+        self._begin(ex, model, name, raw, metered=ex.method == "POST")
         loading = stream and endpoint.is_chat and model.send_loading_state
         target = endpoint.upstream_path.encode()
         await self._forward(ex, model, target, parts or [body], identity=True, loading=loading)
@@ -87,7 +94,7 @@ class Relay:
         found = self._catalogue.split_path(ex.path[len(UPSTREAM_PREFIX) :])
         if found is None:
             raise ModelNotFound("model not found")
-        model, _, rest = found
+        model, name, rest = found
         if not rest:
             # Relative links of the page need the slash.
             status = 301 if ex.method in ("GET", "HEAD") else 308
@@ -104,7 +111,17 @@ class Relay:
             )
             return
         body = await ex.read_body(self._config.max_request_body_bytes)
+        metered = ex.method == "POST" and classify("POST", rest) is not None
+        self._begin(ex, model, name, body, metered=metered)
         await self._forward(ex, model, target, [body], identity=False, loading=False)
+
+    def _begin(
+        self, ex: Exchange, model: ModelConfig, name: str, body: bytes | bytearray, *, metered: bool
+    ) -> None:
+        ex.model_id = model.id
+        flight = ex.flight = self.flights.open(ex, model.id, name, metered=metered)
+        flight.body = body
+        flight.end = ex.cancel
 
     async def _websocket(self, ex: Exchange, model: ModelConfig, target: bytes) -> None:
         """An upgrade holds its upstream as a request does, unless the model ignores WebSockets."""
@@ -116,6 +133,7 @@ class Relay:
             await websocket.upgrade(ex, upstream, self._pool, target)
             return
         ex.watch()
+        self._begin(ex, model, model.id, b"", metered=False)
         lease = self._fleet.submit(model)
         try:
             upstream = lease.upstream if lease.granted else await lease.wait()
@@ -143,16 +161,18 @@ class Relay:
         if ex.query:
             target = b"%b?%b" % (target, ex.query.encode("latin-1"))
         ex.watch()
+        flight = ex.flight
+        assert flight is not None
         while True:
             lease = self._fleet.submit(model, since=since)
             since = lease.submitted_at
             try:
                 if lease.granted:
                     upstream = lease.upstream
-                elif loading:
-                    upstream = await self._wait_with_frames(ex, lease, model)
                 else:
-                    upstream = await lease.wait()
+                    upstream = await (self._wait_with_frames(ex, lease, model) if loading else lease.wait())
+                    flight.load_s = max(0.0, trio.current_time() - max(upstream.begun, lease.submitted_at))
+                flight.granted_at = time.monotonic()
                 segments = self._segments(ex, upstream, target, body, identity)
                 outcome = await self._try(ex, upstream, segments)
                 if outcome is Outcome.REFUSED and upstream.alive and model.check_endpoint == "none":

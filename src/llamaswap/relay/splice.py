@@ -38,7 +38,7 @@ class Pause(Enum):
 class Stream:
     """One stream while it is being carried."""
 
-    __slots__ = ("feed", "is_complete", "moved", "recv", "send", "source", "task", "unsent")
+    __slots__ = ("feed", "is_complete", "moved", "note", "recv", "send", "source", "task", "unsent")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Stream:
         send: Callable[[bytes], int],
         feed: Callable[[bytes], None],
         is_complete: Callable[[], bool],
+        note: Callable[[bytes], None],
     ) -> None:
         self.source = source
         self.recv = source.recv
@@ -54,6 +55,8 @@ class Stream:
         self.feed = feed
         """Told of all bytes before they go; what it raises ends the stream."""
         self.is_complete = is_complete
+        self.note = note
+        """Told of all bytes as well, once `feed` has found nothing wrong; must not raise."""
         self.unsent = b""
         self.moved = 0
         """Bytes given to the client so far."""
@@ -120,6 +123,7 @@ class Splicer:
             return
         try:
             stream.feed(data)
+            stream.note(data)
             if stream.is_complete():
                 stream.unsent = data
                 self._wake(stream, fd, Pause.COMPLETE)

@@ -14,21 +14,22 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
 import trio
 
 from llamaswap.config.settings import Config, ModelConfig
-from llamaswap.errors import StartFailed, SwapError
+from llamaswap.errors import NotStarted, StartFailed
 from llamaswap.observe.logs import Logs
+from llamaswap.observe.modellog import Observers
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import Event, State
 from llamaswap.routing.policy import EvictionPolicy, GroupPolicy, LoadedModel
 from llamaswap.routing.scheduler import Effect, Grant, ModelView, Reject, Scheduler, Start, Stop
 from llamaswap.upstream.lease import Lease, Upstream
 from llamaswap.upstream.process import Control, Exit, Launcher, ProcessLauncher, first_of
+from llamaswap.upstream.run import Run
 
 __all__ = ["Fleet", "Lease", "ModelView", "Upstream"]
 
@@ -36,18 +37,6 @@ log = logging.getLogger("llamaswap.upstream")
 
 CONDEMNED_STOP_S = 2.0  # from TERM to KILL for a process that no longer listens: its clients wait
 _generations = count(1)
-
-
-@dataclass(eq=False, slots=True)
-class _Run:
-    """What the fleet keeps of one running process."""
-
-    upstream: Upstream
-    control: Control
-    begun: float
-    gone: trio.Event = field(default_factory=trio.Event)
-    stop_ordered: bool = False
-    """By the scheduler, which is then owed an EXITED."""
 
 
 class Fleet:
@@ -68,11 +57,13 @@ class Fleet:
         self._launcher: Launcher = launcher if launcher is not None else ProcessLauncher()
         self._policy = policy if policy is not None else GroupPolicy(config)
         self._scheduler = Scheduler(config, self._policy)
-        self._runs: dict[str, _Run] = {}
-        self._leaving: list[_Run] = []
+        self._runs: dict[str, Run] = {}
+        self._leaving: list[Run] = []
         self._nursery: trio.Nursery | None = None
         self._nap = trio.CancelScope()
-        self._observers: list[Callable[[str], None]] = []
+        self._listeners: list[Callable[[str], None]] = []
+        self.observers = Observers()
+        """Who hears of starts, loads, stops and failures; append to it."""
         self._closing = False
         self._progress = trio.Event()
         """While shutting down: a lease was released or a process ended."""
@@ -170,6 +161,21 @@ class Fleet:
         ready = run is not None and self._scheduler.view(model_id).state is State.READY
         return run.upstream if run is not None and ready else None
 
+    def pid(self, model_id: str) -> int | None:
+        """Of the model's process, which leads its own session and group; None while there is none."""
+        run = self._runs.get(model_id)
+        return run.control.pid if run is not None else None
+
+    def loading_s(self, model_id: str) -> float | None:
+        """How long the model has been starting; None unless it is."""
+        run = self._runs.get(model_id)
+        starting = run is not None and self._scheduler.view(model_id).state is State.STARTING
+        return trio.current_time() - run.upstream.begun if run is not None and starting else None
+
+    def waiting_for(self, model_id: str) -> list[str]:
+        """See `Scheduler.blockers`."""
+        return self._scheduler.blockers(model_id)
+
     def views(self) -> list[ModelView]:
         """Snapshots of all models, in the order of the configuration."""
         return [self._scheduler.view(id) for id in self._config.models]
@@ -179,7 +185,7 @@ class Fleet:
 
         It must not raise and must not call back into the fleet but to look.
         """
-        self._observers.append(fn)
+        self._listeners.append(fn)
 
     async def unload(self, model_ids: Collection[str] | None) -> None:
         """Stop these models (ids; None: all) at once, whatever is in flight; return when they have stopped.
@@ -241,16 +247,17 @@ class Fleet:
         assert self._nursery is not None and model_id not in self._runs
         model = self._config.models[model_id]
         log.info("starting %s", model_id)
-        run = _Run(Upstream(model, model.proxy, next(_generations)), Control(), trio.current_time())
+        run = Run(Upstream(model, model.proxy, next(_generations), trio.current_time()), Control())
         run.control.ready = lambda: self._ready(run)
         run.control.ending = lambda error: self._ending(run, error)
         self._runs[model_id] = run
         self._nursery.start_soon(self._run_model, run, name=f"model {model_id}")
+        self.observers.started(model_id)
 
     def _stop(self, stop: Stop) -> None:
         run = self._runs[stop.model]
         run.stop_ordered = True
-        run.upstream.stopped_by = stop.reason
+        run.upstream.stopped_by, run.stopped_for = stop.reason, stop.for_model
         match stop.reason:
             case "swap":
                 log.info("evicting %s for %s", stop.model, stop.for_model)
@@ -262,17 +269,17 @@ class Fleet:
                 log.info("stopping %s", stop.model)
         run.control.stop()
 
-    async def _run_model(self, run: _Run) -> None:
+    async def _run_model(self, run: Run) -> None:
         """Exists exactly while the process does."""
         model = run.upstream.model
-        error: SwapError | None = None
+        error: NotStarted | None = None
         exit: Exit | None = None
         try:
             for old in self._in_the_way(model.id):
                 await first_of(old.gone.wait, run.control.stop_asked.wait)
             if not run.control.stop_asked.is_set():
                 exit = await self._launcher.run(model, self._logs.model(model.id), run.control)
-        except SwapError as failure:
+        except NotStarted as failure:
             error = failure
         except Exception as failure:  # a task boundary: one model's trouble is not the others'
             log.exception("running %s failed", model.id)
@@ -282,33 +289,38 @@ class Fleet:
                 self._refuse()  # cancelled: nothing is started in its place
             self._gone(run, exit, error)
 
-    def _in_the_way(self, model_id: str) -> list[_Run]:
+    def _in_the_way(self, model_id: str) -> list[Run]:
         places = {LoadedModel(run.upstream.model.id, State.STOPPING) for run in self._leaving}
         victims = self._policy.victims(model_id, places) | {model_id}
         return [run for run in self._leaving if run.upstream.model.id in victims]
 
     # -- what processes report
 
-    def _ready(self, run: _Run) -> None:
+    def _ready(self, run: Run) -> None:
         if not run.stop_ordered:
-            log.info("%s is ready after %.2f s", run.upstream.model.id, trio.current_time() - run.begun)
+            run.served = True
+            load_s = trio.current_time() - run.upstream.begun
+            log.info("%s is ready after %.2f s", run.upstream.model.id, load_s)
+            self.observers.ready(run.upstream.model.id, load_s)
         self._report(run.upstream.model.id, Event.READY)
 
-    def _ending(self, run: _Run, error: SwapError | None) -> None:
+    def _ending(self, run: Run, error: NotStarted | None) -> None:
         if error is None:
             run.upstream.end()
         elif not run.stop_ordered:
             log.warning("%s", error)
         if not run.stop_ordered and run not in self._leaving:
+            if error is not None:
+                run.tell_end(self.observers, None, error)
             self._leaves(run, error)
 
-    def _leaves(self, run: _Run, error: SwapError | None = None) -> None:
+    def _leaves(self, run: Run, error: NotStarted | None = None) -> None:
         """Nobody is to be sent there any more, although the process is not quite gone."""
         model_id = run.upstream.model.id
         self._leaving.append(self._runs.pop(model_id))
         self._report(model_id, Event.EXITED, error)
 
-    def _gone(self, run: _Run, exit: Exit | None, error: SwapError | None) -> None:
+    def _gone(self, run: Run, exit: Exit | None, error: NotStarted | None) -> None:
         model_id = run.upstream.model.id
         run.upstream.end()
         if error is not None:
@@ -320,6 +332,7 @@ class Fleet:
             said = f"; last output:\n{exit.output}" if exit.output else ""
             run.upstream.fate = f"{exit}{said}"
             log.warning("%s exited by itself with %s", model_id, run.upstream.fate)
+        run.tell_end(self.observers, exit, error)
         if run in self._leaving:
             self._leaving.remove(run)
         else:
@@ -329,7 +342,7 @@ class Fleet:
         run.upstream.gone.set()
         self._progress.set()
 
-    def _report(self, model_id: str, event: Event, error: SwapError | None = None) -> None:
+    def _report(self, model_id: str, event: Event, error: NotStarted | None = None) -> None:
         self._apply(self._scheduler.process_changed(model_id, event, trio.current_time(), error))
         self._tell(model_id)
 
@@ -350,5 +363,5 @@ class Fleet:
     # -- small things
 
     def _tell(self, model_id: str) -> None:
-        for fn in self._observers:
+        for fn in self._listeners:
             fn(model_id)

@@ -22,6 +22,8 @@ class Upstream:
     base_url: str
     generation: int
     """Unique for every process start."""
+    begun: float = 0.0
+    """When its start was ordered, on Trio's clock."""
     alive: bool = True
     """False once the process has exited."""
     exited: trio.Event = field(default_factory=trio.Event)

@@ -12,7 +12,7 @@ from typing import Any
 import h2.exceptions
 import trio
 
-from llamaswap.errors import BadRequest, PayloadTooLarge
+from llamaswap.errors import BadRequest, PayloadTooLarge, RequestCancelled
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing, Headers
 from llamaswap.relay.transport import Data
 from llamaswap.web.dispatch import Dispatcher
@@ -30,7 +30,7 @@ DRAIN_S = 2.0  # for the rest of a body that was answered without it
 class AsgiExchange(Exchange):
     """One request of an ASGI server."""
 
-    __slots__ = ("_head", "_nursery", "_receive", "_scope", "_send", "_unread", "finished")
+    __slots__ = ("_head", "_nursery", "_receive", "_scope", "_send", "_unread", "cancelled", "finished")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, nursery: trio.Nursery) -> None:
         client = scope.get("client") or ("", 0)
@@ -48,6 +48,7 @@ class AsgiExchange(Exchange):
         self._nursery = nursery
         self._head: Message | None = None
         self._unread = True
+        self.cancelled = False
         self.finished = False
 
     async def read_body(self, limit: int) -> bytes | bytearray:
@@ -129,6 +130,11 @@ class AsgiExchange(Exchange):
                 return  # the client was faster
             await protocol._flush()
 
+    def cancel(self) -> None:
+        if not self.finished:
+            self.cancelled = True
+            self._nursery.cancel_scope.cancel()
+
     def watch(self) -> None:
         self._unread = False  # or as good as: the watcher takes what comes
         self._nursery.start_soon(self._watch)
@@ -168,6 +174,8 @@ class RelayMiddleware:
                     else:
                         await ex.fail(BadRequest("a method or path with characters that no request line may have"))
                     nursery.cancel_scope.cancel()
+                if ex.cancelled:
+                    await ex.fail(RequestCancelled())
                 # Without its last message the server breaks off the response, on HTTP/2 the reset has.
                 return
         await self._app(scope, receive, send)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from llamaswap.config.settings import Config
 from llamaswap.errors import MethodNotAllowed, SwapError
+from llamaswap.observe.flights import Flights
 from llamaswap.relay.endpoints import allowed_methods, classify
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.relay import UPSTREAM_PREFIX, Relay
@@ -33,6 +34,11 @@ class Dispatcher:
         self._relay = relay
         self._to_app = to_app
 
+    @property
+    def flights(self) -> Flights:
+        """The requests that the relay serves."""
+        return self._relay.flights
+
     @staticmethod
     def is_model_route(method: str, path: str) -> bool:
         """Whether the relay serves this raw path (its errors included)."""
@@ -50,6 +56,8 @@ class Dispatcher:
             try:
                 await self._route(ex)
             except SwapError as error:
+                if ex.flight is not None:
+                    ex.flight.error = str(error)
                 await ex.fail(error)
             except ClientGone:
                 raise
@@ -60,6 +68,10 @@ class Dispatcher:
         except ClientGone:
             pass  # told by the log line
         finally:
+            flight = ex.flight
+            if flight is not None:
+                flight.gone = gone and not flight.cancelled
+                self._relay.flights.close(flight)
             status = CLIENT_CLOSED if gone else ex.status
             # Pages and polls that look without asking for a model are of interest to developers only.
             looks = not ex.model_id and status < 400 and ex.method in ("GET", "HEAD", "OPTIONS")

@@ -17,8 +17,9 @@ from trio.lowlevel import wait_readable
 
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.transport import Plain, Tls, Transport, Wire, prepare
-from llamaswap.web.connection import HEAD_S, Connection, HttpExchange
+from llamaswap.web.connection import HEAD_S, Connection
 from llamaswap.web.dispatch import Dispatcher
+from llamaswap.web.http_exchange import HttpExchange
 
 log = logging.getLogger("llamaswap.front")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
@@ -14,6 +14,7 @@ from quart import Response, request
 from llamaswap import __version__
 from llamaswap._build import BUILD_DATE, COMMIT
 from llamaswap.config.settings import Config
+from llamaswap.observe.flights import Flights
 from llamaswap.observe.logs import Logs
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
@@ -43,6 +44,7 @@ class AppState:
     logs: Logs
     stopping: trio.Event
     """Set when the server begins to shut down: streams end."""
+    flights: Flights = field(default_factory=Flights)
     version: str = __version__
     commit: str = COMMIT
     build_date: str = BUILD_DATE
