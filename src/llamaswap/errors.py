@@ -109,8 +109,9 @@ class NotImplementedHere(SwapError):
 
 
 class NotStarted(SwapError):
-    """The model did not become ready. `summary` is one line; the message adds `output`, the process's last lines, if there was a process.
+    """The model did not become ready.
 
+    `summary` is one line; the message adds `output`, the process's last lines, if there was a process.
     `exit_code`: -N for signal N; None if it did not exit by itself.
     """
 

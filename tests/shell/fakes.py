@@ -66,12 +66,14 @@ class FakeLauncher:
         self.most_at_once = max(self.most_at_once, len(self.running))
         said = f"pid 0\n{options.say}\n" if options.say else "pid 0\n"
         output.write(said.encode())
+        control.pid = 1000 + len(self.started)
         try:
             if options.exit is not None:
                 await trio.lowlevel.checkpoint()
                 raise StartFailed(
-                    f"model '{model.id}': upstream command exited prematurely with exit code {options.exit}; "
-                    f"last output:\n{said}"
+                    f"model '{model.id}': upstream command exited prematurely with exit code {options.exit}",
+                    exit_code=options.exit,
+                    output=said,
                 )
             if model.check_endpoint != "none":
                 load_s = options.ready_after if options.ready_after >= 0 else float("inf")
@@ -82,7 +84,7 @@ class FakeLauncher:
                         raise StartFailed(f"model '{model.id}': upstream command exited prematurely")
                 if not control.stop_asked.is_set() and load_s > limit_s:
                     error = StartTimeout(
-                        f"model '{model.id}': health check timed out after {limit_s:g}s; last output:\n{said}"
+                        f"model '{model.id}': health check timed out after {limit_s:g}s", output=said
                     )
                     control.ending(error)
                     await self._stop(model, options, min(TIMED_OUT_STOP_S, model.unload_timeout_s))

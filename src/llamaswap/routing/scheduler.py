@@ -184,6 +184,17 @@ class Scheduler:
         )
         return ahead + sorted(mine.queue, key=turn).index(ticket) + 1
 
+    def blockers(self, model: str) -> list[str]:
+        """Who must drain or stop before this model, for which somebody waits, can start; pure."""
+        target = self._models[model]
+        if not target.queue or target.state is not State.STOPPED:
+            return []
+        if target.waits_for is not None:
+            return [id for id in target.waits_for if self._models[id].loaded()]
+        placed = [other.record() for other in self._models.values() if other is not target and other.placed()]
+        victims = self._policy.victims(model, placed)
+        return [record.id for record in placed if record.id in victims]
+
     # -- deciding
 
     def _reconcile(self, now: float, effects: list[Effect]) -> list[Effect]:

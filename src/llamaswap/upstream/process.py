@@ -14,7 +14,7 @@ import trio
 
 from llamaswap.config.command import split_command
 from llamaswap.config.settings import ModelConfig
-from llamaswap.errors import StartFailed, StartTimeout, SwapError
+from llamaswap.errors import NotStarted, StartFailed, StartTimeout
 from llamaswap.observe.logs import LogMonitor
 from llamaswap.upstream import ports
 from llamaswap.upstream.output import Tail
@@ -50,13 +50,15 @@ class Control:
     def __init__(
         self,
         on_ready: Callable[[], None] = lambda: None,
-        on_ending: Callable[[SwapError | None], None] = lambda error: None,
+        on_ending: Callable[[NotStarted | None], None] = lambda error: None,
     ) -> None:
         self.ready = on_ready
         """The launcher calls it once, when requests may come."""
         self.ending = on_ending
         """The launcher calls it when the process has exited by itself after it was ready, or failed to
         become ready in time (with the error), before it cleans up."""
+        self.pid: int | None = None
+        """Of the process, also its group's; the launcher sets it."""
         self.stop_asked = trio.Event()
         self.grace_s: float | None = None
 
@@ -109,6 +111,7 @@ class ProcessLauncher:
             child = await spawn(model.argv, env, self._guardian)
         except (OSError, ValueError) as error:
             raise StartFailed(f"model '{model.id}' could not be started: {error}") from error
+        control.pid = child.pid
         run = _Run(model, output, control, child, env, self._guardian)
         try:
             return await run.live(None if model.check_endpoint == "none" else target)
@@ -157,7 +160,7 @@ class _Run:
         self._gone = False
 
     async def live(self, target: Target | None) -> Exit:
-        error: SwapError | None = None
+        error: NotStarted | None = None
         served = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drain)
@@ -227,7 +230,7 @@ class _Run:
         # Asked to stop in the same moment: nobody is to be let in any more.
         return ready and not self._control.stop_asked.is_set()
 
-    async def _stop(self, error: SwapError | None) -> None:
+    async def _stop(self, error: NotStarted | None) -> None:
         """Ask the group to end and wait for it, at most for the grace."""
         grace_s = self._control.grace_s
         if grace_s is None:
@@ -285,19 +288,20 @@ class _Run:
     # -- what went wrong
 
     def _exited_early(self) -> StartFailed:
-        how = describe_exit(self._child.code or 0)
-        return StartFailed(f"model '{self._model.id}': upstream command exited prematurely with {how}{self._said()}")
+        code = self._child.code or 0
+        return StartFailed(
+            f"model '{self._model.id}': upstream command exited prematurely with {describe_exit(code)}",
+            exit_code=code,
+            output=self._tail.text(),
+        )
 
     def _timed_out(self) -> StartTimeout:
         last = f"; {self._model.check_endpoint}: {self._probe.last}" if self._probe is not None else ""
         return StartTimeout(
             f"model '{self._model.id}': health check timed out after "
-            f"{go_duration(self._model.health_check_timeout_s)}{last}{self._said()}"
+            f"{go_duration(self._model.health_check_timeout_s)}{last}",
+            output=self._tail.text(),
         )
-
-    def _said(self) -> str:
-        text = self._tail.text()
-        return f"; last output:\n{text}" if text else "; it printed nothing"
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
