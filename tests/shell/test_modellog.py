@@ -156,8 +156,8 @@ async def test_who_is_waited_for(nursery: trio.Nursery, autojump_clock: MockCloc
     assert rig.fleet.waiting_for("b") == ["a"] and rig.fleet.waiting_for("a") == []
     busy.release()
     assert rig.fleet.view("a").state is State.STOPPING and rig.fleet.waiting_for("b") == ["a"]
-    while rig.fleet.view("b").state is not State.STARTING:
-        await trio.lowlevel.checkpoint()
+    await trio.sleep(3.5)
+    assert rig.fleet.view("b").state is State.STARTING
     assert rig.fleet.waiting_for("b") == []
     await waiting.wait()
     waiting.release()
