@@ -54,6 +54,37 @@ def test_defaults() -> None:
     assert not config.include_aliases_in_list
 
 
+@pytest.mark.parametrize(
+    ("text", "disabled", "every_s"),
+    [
+        ("performance:\n", False, 5),
+        ("performance: {every: 10}", False, 10),
+        ("performance: {every: 5s}", False, 5),
+        ("performance: {every: 1m30s, disabled: true}", True, 90),
+        ("performance: {every: 0}", False, 5),
+        ("macros: {pace: 20s}\nperformance: {every: '${pace}'}", False, 20),
+    ],
+)
+def test_performance(text: str, disabled: bool, every_s: float) -> None:
+    config = load(text)
+    assert (config.performance.disabled, config.performance.every_s) == (disabled, every_s)
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [
+        ("4s", "performance: every must be at least 5s, got 4s"),
+        ("1", "performance: every must be at least 5s, got 1s"),
+        ("500ms", "performance: every must be at least 5s, got 500ms"),
+        ("4.5s", "performance: every must be at least 5s, got 4.5s"),
+        ("soon", "performance.every: must be a number of seconds or a duration such as 30s or 1m30s, got the text 'soon'"),
+    ],
+)
+def test_a_period_that_is_too_short_or_none(every: str, message: str) -> None:
+    assert errors(f"performance:\n  every: {every}\n") == [(2, message)]
+
+
 def test_an_empty_document_has_the_same_defaults_as_an_empty_mapping() -> None:
     assert load("{}") == load("startPort: 5800")
 
@@ -273,7 +304,7 @@ def test_what_is_ignored_is_not_looked_into() -> None:
     assert len(warnings("foo: ${x}\nstore: {path: '${y}'}\nmodels: {m: {proxy: 'http://h', bar: '${z}'}}")) == 3
 
 
-@pytest.mark.parametrize("key", ["store", "captureBuffer", "performance", "ui", "metricsMaxInMemory"])
+@pytest.mark.parametrize("key", ["store", "captureBuffer", "ui", "metricsMaxInMemory"])
 def test_keys_of_later_versions_are_a_warning(key: str) -> None:
     assert warnings(f"\n{key}: 5\n") == [(2, f"{key}: has no effect yet; a later version supports it")]
     assert warnings(f"{key}:\n") == []

@@ -16,12 +16,13 @@ from llamaswap.config.decode import Bad, describe, is_null, section
 from llamaswap.config.macros import Macro
 from llamaswap.config.report import Report, nearest
 from llamaswap.config.schema import LOG_LEVELS, LOG_TARGETS, ROOT, TIME_FORMATS
-from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, Config, ModelConfig
+from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, Config, ModelConfig, Performance
 from llamaswap.config.tree import Entry, Map, Node
 from llamaswap.errors import ConfigError, Problem
 
 MIN_HEALTH_CHECK_S = 15.0
 DEFAULT_UNLOAD_S = 10.0
+DEFAULT_SAMPLE_S = MIN_SAMPLE_S = 5.0
 MAX_FILE_BYTES = 16 << 20  # a file beyond this is not a configuration
 _MIB = 1 << 20
 
@@ -141,6 +142,7 @@ def _config(root: Node, keep_ports: Mapping[str, int], report: Report) -> Config
         global_ttl_s=common.ttl_s,
         unload_timeout_s=unload_s,
         health_check_timeout_s=health_s,
+        performance=_performance(raw["performance"], report),
     )
 
 
@@ -241,6 +243,14 @@ def _log_target(text: str, report: Report) -> str:
         message = f"logToStdout must be one of: {', '.join(LOG_TARGETS)}; got {text!r}"
         report.error(("logToStdout",), message)
     return text
+
+
+def _performance(raw: dict[str, Any], report: Report) -> Performance:
+    every_s = float(raw["every"]) or DEFAULT_SAMPLE_S
+    if every_s < MIN_SAMPLE_S:
+        shown = f"{every_s:g}s" if abs(every_s) >= 1 else f"{every_s * 1000:g}ms"
+        report.error(("performance", "every"), f"performance: every must be at least 5s, got {shown}")
+    return Performance(disabled=raw["disabled"], every_s=every_s)
 
 
 def _hosts(names: list[Any], report: Report) -> tuple[str, ...]:

@@ -252,7 +252,16 @@ ROOT = Section(
         Key("profiles", Anything(), "Older list form: no effect. Pins: not supported yet.", status="later"),
         Key("store", Anything(), "Where activity is kept.", status="later"),
         Key("captureBuffer", Anything(), "Memory for captured requests, in MB.", status="later"),
-        Key("performance", Anything(), "Hardware monitoring.", status="later"),
+        Key(
+            "performance",
+            Section(
+                (
+                    Key("disabled", Flag(), "Do not watch the machine; /metrics is off as well.", False),
+                    Key("every", Seconds(words=True), "Seconds between two looks at the machine, at least 5.", 5),
+                )
+            ),
+            "Watching the machine.",
+        ),
         Key("ui", Anything(), "Settings of the web UI.", status="later"),
         Key("metricsMaxInMemory", Anything(), "How many activity rows are kept.", status="later"),
         Key("matrix", Anything(), "Not supported by this version.", status="refused"),

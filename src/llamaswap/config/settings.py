@@ -106,6 +106,15 @@ class Group:
     members: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """Watching the machine: `performance`."""
+
+    disabled: bool = False
+    every_s: float = 5.0
+    """Between two samples."""
+
+
 DEFAULT_IGNORE_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 
 
@@ -140,6 +149,7 @@ class Config:
     unload_timeout_s: float = 10.0
     health_check_timeout_s: float = 120.0
     """These three are already applied to the models."""
+    performance: Performance = Performance()
     warnings: tuple[Problem, ...] = ()
     """Findings that do not stop it: unknown keys, keys of later versions."""
 
