@@ -78,7 +78,10 @@ def test_performance(text: str, disabled: bool, every_s: float) -> None:
         ("1", "performance: every must be at least 5s, got 1s"),
         ("500ms", "performance: every must be at least 5s, got 500ms"),
         ("4.5s", "performance: every must be at least 5s, got 4.5s"),
-        ("soon", "performance.every: must be a number of seconds or a duration such as 30s or 1m30s, got the text 'soon'"),
+        (
+            "soon",
+            "performance.every: must be a number of seconds or a duration such as 30s or 1m30s, got the text 'soon'",
+        ),
     ],
 )
 def test_a_period_that_is_too_short_or_none(every: str, message: str) -> None:
