@@ -1,4 +1,4 @@
-"""A configuration file to a frozen `Config`, or every problem in it at once."""
+"""Configuration files to a frozen `Config`, or every problem in them at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
@@ -14,16 +14,17 @@ from typing import Any
 from llamaswap.config import env, groups, macros, models, tree
 from llamaswap.config.decode import Bad, describe, is_null, section
 from llamaswap.config.macros import Macro
+from llamaswap.config.merge import merge
 from llamaswap.config.report import Report, nearest
 from llamaswap.config.schema import LOG_LEVELS, LOG_TARGETS, ROOT, TIME_FORMATS
 from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, Config, ModelConfig, Performance
+from llamaswap.config.sources import Source, read_all
 from llamaswap.config.tree import Entry, Map, Node
-from llamaswap.errors import ConfigError, Problem
+from llamaswap.errors import ConfigError
 
 MIN_HEALTH_CHECK_S = 15.0
 DEFAULT_UNLOAD_S = 10.0
 DEFAULT_SAMPLE_S = MIN_SAMPLE_S = 5.0
-MAX_FILE_BYTES = 16 << 20  # a file beyond this is not a configuration
 _MIB = 1 << 20
 
 # RE2 (the syntax of llama-swap's patterns) writes these differently from Python.
@@ -52,24 +53,7 @@ def load(
     `environ` is where `${env.X}` looks (default: the process environment). `keep_ports` (model id ->
     port) are ports that stay with their models; others get none of them.
     """
-    file = str(path)
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError([Problem(f"cannot read the configuration: {reason}", file=file)]) from error
-    if len(data) > MAX_FILE_BYTES:
-        message = f"larger than {MAX_FILE_BYTES >> 20} MiB; is this the configuration?"
-        raise ConfigError([Problem(message, file=file)])
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        message = f"not valid {encoding.upper()}; save the file as UTF-8"
-        raise ConfigError([Problem(message, file=file, line=line)]) from error
-    return loads(text, file=file, environ=environ, keep_ports=keep_ports)
+    return load_sources(read_all([path]), environ=environ, keep_ports=keep_ports)
 
 
 def loads(
@@ -80,14 +64,34 @@ def loads(
     keep_ports: Mapping[str, int] | None = None,
 ) -> Config:
     """The configuration in a text; `file` is its name in problems. See `load`."""
-    report = Report(file)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text, unfit = env.substitute(text, os.environ if environ is None else environ)
+    return load_sources([Source(file, text)], environ=environ, keep_ports=keep_ports)
+
+
+def load_sources(
+    sources: Sequence[Source],
+    *,
+    environ: Mapping[str, str] | None = None,
+    keep_ports: Mapping[str, int] | None = None,
+) -> Config:
+    """The configuration that these files make up together; see `load` and `merge`."""
+    report = Report(sources[0].file)
+    roots: list[tuple[str, Node]] = []
+    above = 0
+    for source in sources:
+        if above:
+            report.next_file(source.file, above + 1)
+        # Empty lines above it: every line number, of whatever comes of it, is the one that `report` knows.
+        text = "\n" * above + source.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        above = text.count("\n") + 1
+        text, unfit = env.substitute(text, os.environ if environ is None else environ)
+        root = tree.parse(text, report)
+        env.report_unfit(unfit, root, report)
+        if root is not None:
+            roots.append((source.file, root))
     config = Config()
-    root = tree.parse(text, report)
-    env.report_unfit(unfit, root, report)
-    if root is not None:
-        config = _config(root, keep_ports or {}, report)
+    if len(roots) == len(sources):
+        whole = roots[0][1] if len(roots) == 1 else merge(roots, report)
+        config = _config(whole, keep_ports or {}, report)
     problems = report.problems()
     if problems:
         raise ConfigError(problems, report.warnings())

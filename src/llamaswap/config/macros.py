@@ -125,7 +125,7 @@ def substitute(node: Node, macros: Sequence[Macro], path: Path, report: Report) 
         for key, entry in node.entries.items():
             name = as_text(_expand(key, macros, path, report))
             if name in entries:
-                lines = f"lines {entries[name].line} and {entry.line}"
+                lines = report.both(entries[name].line, entry.line)
                 report.error((*path, name), f"two keys become {name!r}, on {lines}; keep one", entry.line)
             entries[name] = Entry(entry.line, substitute(entry.node, macros, (*path, key), report))
         return Map(entries, node.line)

@@ -1,7 +1,7 @@
 """The configuration as the rest of the program sees it: frozen, complete, every default filled in.
 
-`load.py` makes these from YAML. Durations carry `_s` (seconds). Equality of two `ModelConfig`s means
-that a running process of one can serve the other.
+`load.py` makes these from YAML. Durations carry `_s` (seconds). `diff.py` says what a reload makes of
+differences.
 """
 
 from __future__ import annotations

@@ -120,12 +120,12 @@ def parse(text: str, report: Report) -> Node | None:
     except _Refused as refused:
         report.error(refused.path, refused.message, refused.line)
     except yaml.YAMLError as error:
-        at, message = explain(error, text)
+        at, message = explain(error, text, report)
         report.error((), message, at)
     return None
 
 
-def explain(error: yaml.YAMLError, text: str) -> tuple[int | None, str]:
+def explain(error: yaml.YAMLError, text: str, report: Report) -> tuple[int | None, str]:
     """(line, message) of a syntax error, in words that help."""
     context_mark = getattr(error, "context_mark", None)
     mark = getattr(error, "problem_mark", None) or context_mark
@@ -137,7 +137,7 @@ def explain(error: yaml.YAMLError, text: str) -> tuple[int | None, str]:
     if context:
         message += f" {context}"
         if began and began != line:
-            message += f" that began on line {began}"
+            message += f" that began on line {report.in_file(began)[1]}"
     lines = text.split("\n")
     for number in (line, began):
         if number and number <= len(lines) and re.match(r"[ ]*\t", lines[number - 1]):
@@ -243,7 +243,7 @@ class _Composer:
             node = self.node(next(self.stream), (*path, name), depth + 1)
             if name in own or (is_merge and merge_line):
                 before = merge_line if is_merge else own[name].line
-                message = f"key {name!r} is given twice, on lines {before} and {key_line}; keep one"
+                message = f"key {name!r} is given twice, on {self.report.both(before, key_line)}; keep one"
                 self.report.lines[(*path, name)] = key_line
                 self.report.error((*path, name), message, key_line)
             if is_merge:
