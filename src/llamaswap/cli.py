@@ -1,8 +1,9 @@
-"""The command line: flags in, one running server out."""
+"""The command line: flags in, one running server out; or the name of a command, and what it says."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import socket
 import sys
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING
 
 from llamaswap import __version__
 from llamaswap._build import BUILD_DATE, COMMIT
+from llamaswap.commands.catalogue import COMMANDS, DEFAULT_CONFIG, SERVE, WHICH_SERVER
+from llamaswap.commands.check import tell
+from llamaswap.commands.run import is_command
+from llamaswap.commands.run import run as run_command
+from llamaswap.commands.spec import Help, examples
 from llamaswap.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when needed: --version and --help should not wait for a server
     from llamaswap.server import Listener
 
-DEFAULT_CONFIG = "config.yaml"
 DEFAULT_PORT, DEFAULT_TLS_PORT = 8080, 8443
 WHO_S = 1.0  # for asking who holds our port; nobody waits long for an error message
 LOOPBACK = ("127.", "::1")
@@ -27,33 +32,47 @@ class UsageError(Exception):
     """Something on the command line, or about the place it runs in, that must be put right first."""
 
 
+_USAGE = """llamaswap [--config FILE] [flags]      run the server
+       llamaswap COMMAND [arguments]          ask or steer the one that runs"""
+
+_EXAMPLES = (
+    ("--demo", "try it without a model"),
+    ("--config config.yaml", "serve on 127.0.0.1:8080"),
+    ("check config.yaml", "see what a configuration comes to"),
+    ("ps", "see what is loaded"),
+    ("logs -f qwen", "read along"),
+)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """Long flags in both forms, since llama-swap users type one dash."""
+    """The parser of the server's flags; its help lists the commands as well."""
+    width = max(map(len, COMMANDS))
+    listed = [f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS.values()]
     parser = argparse.ArgumentParser(
         prog="llamaswap",
-        description="One address in front of your local inference servers: starts the right one for each request.",
-        epilog="No configuration yet? Try: llamaswap --demo",
+        usage=_USAGE,
+        description="\n".join(
+            [
+                "One address in front of your local inference servers: starts the right one for each request.",
+                "",
+                "commands (llamaswap COMMAND --help says more):",
+                *listed,
+            ]
+        ),
+        epilog=examples("", _EXAMPLES),
+        formatter_class=Help,
         allow_abbrev=False,
         add_help=False,  # its own one takes -help for -h
     )
-
-    def flag(name: str, **options: object) -> None:
-        parser.add_argument(f"--{name}", f"-{name}", **options)  # type: ignore[arg-type]
-
-    flag("config", metavar="FILE", help=f"configuration file (default: {DEFAULT_CONFIG})")
-    flag(
-        "listen",
-        metavar="ADDRESS",
-        help="host:port to listen on (default: 127.0.0.1:8080, with TLS 127.0.0.1:8443); :8080 is all interfaces",
-    )
-    flag("tls-cert-file", metavar="FILE", help="PEM certificate chain; serve HTTPS (needs --tls-key-file)")
-    flag("tls-key-file", metavar="FILE", help="PEM private key of the certificate")
-    # Go's flags may be written `-watch-config=true`, and scripts do.
-    switch = {"nargs": "?", "const": True, "default": False, "type": _switch, "metavar": "true|false"}
-    flag("watch-config", **switch, help="accepted; this version does not reload yet")
-    flag("demo", **switch, help="run without a configuration: two stand-in models to try swapping with")
-    flag("version", **switch, help="print the version and exit")
-    parser.add_argument("--help", "-help", "-h", action="help", help="print this and exit")
+    group = parser.add_argument_group("flags of the server")
+    for flag in SERVE:
+        both = (flag.names[0], flag.names[0][1:])
+        if flag.names == ("--help",):
+            group.add_argument(*both, "-h", action="help", help=flag.help)
+        elif flag.value:
+            group.add_argument(*both, metavar=flag.value, help=flag.help)
+        else:
+            group.add_argument(*both, nargs="?", const=True, default=False, type=_switch, help=flag.help)
     return parser
 
 
@@ -65,6 +84,17 @@ def _switch(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
+def _check_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Say it better than argparse when a command is misspelt, or comes after its flags."""
+    if argv and not argv[0].startswith("-"):
+        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"commands are: {', '.join(COMMANDS)}"
+        parser.error(f"no command {argv[0]!r}; {hint}")
+    asked = [flag.names[-1] for flag in WHICH_SERVER]
+    if argv and argv[0].partition("=")[0] in asked:
+        parser.error(f"{argv[0]} belongs to a command and follows it, as in: llamaswap ps {argv[0]} ...")
+
+
 def version_line() -> str:
     """`version: V (C), built at D`, as llama-swap prints it."""
     return f"version: {__version__} ({COMMIT}), built at {BUILD_DATE}"
@@ -72,19 +102,19 @@ def version_line() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors are lines on stderr, never a traceback."""
-    options = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if is_command(argv):
+        return run_command(argv)
+    parser = build_parser()
+    _check_words(parser, argv)
+    options = parser.parse_args(argv)
     if options.version:
         print(version_line())
         return 0
     try:
         return run(options)
     except ConfigError as error:
-        told = [(problem.line or 0, str(problem)) for problem in error.problems]
-        told += [(warning.line or 0, f"{warning} (a warning)") for warning in error.warnings]
-        for _, text in sorted(told):
-            print(f"llamaswap: {text}", file=sys.stderr)
-        count = len(error.problems)
-        print(f"llamaswap: {count} problem{'s' if count > 1 else ''} in the configuration", file=sys.stderr)
+        tell(error)
     except UsageError as error:
         print(f"llamaswap: {error}", file=sys.stderr)
     except KeyboardInterrupt:

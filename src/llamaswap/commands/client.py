@@ -1,0 +1,238 @@
+"""A running server, asked over HTTP: where it is, the key it wants, and what went wrong in words.
+
+httpx is imported with the first request. Proxy settings of the environment are ignored: the server is on
+this machine or near it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import ssl
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+from llamaswap import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+DEFAULT_PORT = 8080
+CONNECT_S = 5.0  # a server near by accepts at once, or is not there
+ANSWER_S = 10.0  # control routes answer within milliseconds; this is for a machine that swaps
+
+OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED, PIPE_BROKEN = 130, 141
+"""As a shell reports SIGINT and SIGPIPE."""
+
+Query = Sequence[tuple[str, str]]
+
+
+class CommandError(Exception):
+    """What a command could not do, in one line for its user; `status` is the exit status."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def parse_server(text: str) -> str:
+    """The base URL, without a final slash, of what was given: a URL, or `host:port`, `host`, `:port`.
+
+    Without a scheme it is http, and port 8080 where none is said. Raises CommandError (usage).
+    """
+    given = text.strip()
+    with_scheme = given if "://" in given else f"http://{'127.0.0.1' if given.startswith(':') else ''}{given}"
+    try:
+        parts = urlsplit(with_scheme)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no server's address: {error}", USAGE) from error
+    wrong = parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in ("http", "https") or not host or wrong or any(c.isspace() for c in given):
+        raise CommandError(f"{text!r} is no server's address; write it as http://127.0.0.1:8080", USAGE)
+    shown = f"[{host}]" if ":" in host else host
+    if "://" not in given and port is None:
+        port = DEFAULT_PORT
+    return f"{parts.scheme}://{shown}{f':{port}' if port is not None else ''}{parts.path.rstrip('/')}"
+
+
+def read_key(file: str | None, environ: Mapping[str, str]) -> str:
+    """The API key from `file` (`-`: standard input) or LLAMASWAP_API_KEY; empty if there is none to send."""
+    if file is None:
+        key, source = environ.get("LLAMASWAP_API_KEY", "").strip(), "LLAMASWAP_API_KEY"
+    else:
+        source = f"--api-key-file {file}"
+        try:
+            key = (sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = (error.strerror or "").lower() if isinstance(error, OSError) else "not a text file"
+            raise CommandError(f"{source}: {reason}", USAGE) from error
+        if not key:
+            raise CommandError(f"{source}: is empty; it should hold the key and nothing else", USAGE)
+    if not key.isprintable() or " " in key:
+        raise CommandError(f"{source}: holds more than one key; it should hold the key and nothing else", USAGE)
+    return key
+
+
+def model_path(prefix: str, model: str) -> str:
+    """A route's path that ends with a model's id; slashes in ids stay as they are."""
+    return f"{prefix}/{quote(model, safe='/:@')}"
+
+
+class Server:
+    """One command's connection to the server; a context manager.
+
+    Every method raises CommandError: unreachable (3) where there is no server to speak of, else failed (1)
+    with the server's own message.
+    """
+
+    def __init__(self, options: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> None:
+        """`options` carries the flags of `table.WHICH_SERVER`."""
+        self.url = parse_server(options.server or environ.get("LLAMASWAP_SERVER") or DEFAULT_SERVER)
+        self._key = read_key(options.api_key_file, environ)
+        self._timeout_s: float | None = options.timeout
+        self._tls = self._context(options) if self.url.startswith("https:") else None
+        self._client: httpx.Client | None = None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def get(self, path: str, query: Query = ()) -> bytes:
+        """The body of the answer."""
+        return self._ask("GET", path, query).content
+
+    def get_json(self, path: str, query: Query = ()) -> Any:
+        return self.parse(self.get(path, query))
+
+    def post(self, path: str, query: Query = (), *, patient: bool = False) -> bytes:
+        """The body of the answer. `patient`: it takes as long as a model does."""
+        return self._ask("POST", path, query, patient=patient).content
+
+    def parse(self, body: bytes) -> Any:
+        """The JSON object in an answer."""
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            self._stranger()
+        return value
+
+    @contextlib.contextmanager
+    def stream(self, path: str, query: Query = ()) -> Iterator[Iterator[bytes]]:
+        """The pieces of an answer as they come; waits between them for ever."""
+        import httpx
+
+        with self._telling():
+            timeout = httpx.Timeout(self._timeout_s or ANSWER_S, connect=self._connect_s(), read=None)
+            with self._http().stream("GET", self.url + path, params=list(query), timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    self._refused(answer)
+                yield answer.iter_bytes()
+
+    # -- inside
+
+    def _ask(self, method: str, path: str, query: Query, *, patient: bool = False) -> httpx.Response:
+        import httpx
+
+        with self._telling():
+            read_s = self._timeout_s or (None if patient else ANSWER_S)
+            timeout = httpx.Timeout(read_s, connect=self._connect_s())
+            answer = self._http().request(method, self.url + path, params=list(query), timeout=timeout)
+        if answer.status_code >= 300:
+            self._refused(answer)
+        return answer
+
+    def _connect_s(self) -> float:
+        return min(CONNECT_S, self._timeout_s or CONNECT_S)
+
+    def _http(self) -> httpx.Client:
+        if self._client is None:
+            import httpx
+
+            headers = {b"User-Agent": b"llamaswap/" + __version__.encode(), b"Accept": b"application/json"}
+            if self._key:
+                headers[b"Authorization"] = b"Bearer " + self._key.encode()
+            # Without TLS an empty context, which trusts nobody: reading the list of authorities takes 20 ms.
+            context = self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._client = httpx.Client(trust_env=False, headers=headers, verify=context)
+        return self._client
+
+    @staticmethod
+    def _context(options: argparse.Namespace) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=options.ca_file)
+        except OSError as error:
+            reason = "holds no PEM certificate" if isinstance(error, ssl.SSLError) else (error.strerror or "").lower()
+            raise CommandError(f"--ca-file {options.ca_file}: {reason}", USAGE) from error
+        if options.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What httpx raises becomes what the user has to know."""
+        import httpx
+
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise CommandError(f"{self.url} does not answer in time", UNREACHABLE) from error
+        except httpx.ConnectError as error:
+            raise CommandError(self._why_not(error), UNREACHABLE) from error
+        except httpx.InvalidURL as error:
+            raise CommandError(f"{self.url} is no server's address: {error}", USAGE) from error
+        except httpx.RemoteProtocolError as error:
+            hint = "" if self._tls else "; does it want https?"
+            raise CommandError(f"{self.url} broke off its answer{hint}", UNREACHABLE) from error
+        except httpx.HTTPError as error:
+            raise CommandError(f"the connection to {self.url} broke: {error}", UNREACHABLE) from error
+
+    def _why_not(self, error: BaseException) -> str:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return (
+                    f"the certificate of {self.url} is not trusted: {cause.verify_message}; "
+                    "name its authority with --ca-file, or use --insecure"
+                )
+            if isinstance(cause, ssl.SSLError):
+                return f"{self.url} speaks no TLS; is it http?"
+            if isinstance(cause, ConnectionRefusedError):
+                return (
+                    f"nothing listens on {self.url}; start it with: llamaswap --config config.yaml, "
+                    "or say where it is with --server or LLAMASWAP_SERVER"
+                )
+            cause = cause.__cause__ or cause.__context__
+        return f"cannot reach {self.url}: {error}"
+
+    def _refused(self, answer: httpx.Response) -> NoReturn:
+        """An answer that says no, in its own words."""
+        try:
+            said = json.loads(answer.content)["error"]
+            message, code = str(said["message"]), str(said["code"])
+        except (ValueError, KeyError, TypeError):
+            self._stranger(f" (it answers {answer.status_code})")
+        if answer.status_code == 401:
+            if self._key:
+                raise CommandError(f"{self.url} does not accept this API key")
+            raise CommandError(f"{self.url} wants an API key: set LLAMASWAP_API_KEY, or name its file: --api-key-file")
+        if code == "not_found" and message.startswith("404 page"):
+            raise CommandError(f"the llamaswap on {self.url} is older and does not know {answer.request.url.path}")
+        raise CommandError(message)
+
+    def _stranger(self, more: str = "") -> NoReturn:
+        raise CommandError(f"what listens on {self.url} does not seem to be a llamaswap{more}")

@@ -1,0 +1,37 @@
+"""From a command's words to its exit status; what goes wrong is one line on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from llamaswap.commands.catalogue import COMMANDS
+from llamaswap.commands.client import INTERRUPTED, PIPE_BROKEN, CommandError
+from llamaswap.commands.spec import Command, command_parser
+
+
+def is_command(argv: Sequence[str]) -> bool:
+    """Whether this command line is a command's, and not the server's."""
+    return bool(argv) and argv[0] in COMMANDS
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command that `argv` begins with; returns its exit status. Wrong usage exits with 2."""
+    try:
+        status = _run(COMMANDS[argv[0]], argv[1:])
+        sys.stdout.flush()
+        return status
+    except CommandError as error:
+        print(f"llamaswap: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python's own flush at the exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return PIPE_BROKEN
+
+
+def _run(command: Command, words: Sequence[str]) -> int:
+    return command.run(command_parser(command).parse_args(words))
