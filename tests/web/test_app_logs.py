@@ -8,6 +8,7 @@ import trio.testing
 from app_fixtures import calling, make_app, make_state
 
 from llamaswap.web.app import create_app
+from llamaswap.web.logs import last_lines
 
 
 async def test_history() -> None:
@@ -53,6 +54,47 @@ async def test_stream(path: str, expected: bytes) -> None:
         assert set((await call.receive()).splitlines()) == {b"live"}
     monitors = (state.logs.combined, state.logs.proxy, state.logs.upstream, *state.logs._models.values())
     assert [m._subscribers for m in monitors] == [[]] * len(monitors)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("lines=2", b"two\nthree"),
+        ("lines=3", b"one\ntwo\nthree"),
+        ("lines=1000000", b"one\ntwo\nthree"),
+        ("lines=0", b""),
+        ("lines=2&no-history", b""),
+        ("", b"one\ntwo\nthree"),
+    ],
+)
+async def test_only_what_is_remembered_and_only_the_end_of_it(query: str, expected: bytes) -> None:
+    state = make_state()
+    state.logs.proxy.write(b"one\ntwo\nthree")
+    app = create_app(state)
+    response = await app.test_client().get(f"/logs/stream/proxy?{query}&no-follow")
+    assert (response.status_code, await response.get_data()) == (200, expected)
+    assert state.logs.proxy._subscribers == []
+    if "no-history" not in query:
+        assert await (await app.test_client().get(f"/logs?{query}")).get_data() == expected
+    async with calling(app, f"/logs/stream/proxy?{query}") as call:
+        if expected:
+            assert await call.receive() == expected
+        await trio.testing.wait_all_tasks_blocked()
+        state.logs.proxy.write(b"\nfour\n")
+        assert await call.receive() == b"\nfour\n"
+
+
+@pytest.mark.parametrize(("text", "last"), [(b"", b""), (b"\n", b"\n"), (b"a\n\n", b"\n"), (b"a\nb\n", b"b\n")])
+def test_the_last_line(text: bytes, last: bytes) -> None:
+    assert last_lines(text, 1) == last
+
+
+@pytest.mark.parametrize("value", ["", "-1", "x", "1.5", "1000001", "٣", "1" * 5000])
+@pytest.mark.parametrize("path", ["/logs", "/logs/stream", "/logs/stream/a"])
+async def test_a_number_of_lines_that_is_none(path: str, value: str) -> None:
+    response = await make_app().test_client().get(path, query_string={"lines": value})
+    assert response.status_code == 400
+    assert "lines must be a whole number from 0" in (await response.get_json())["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/logs/stream/nobody", "/logs/stream/nobody?no-history", "/logs/stream/a/b"])

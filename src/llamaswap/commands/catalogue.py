@@ -139,7 +139,10 @@ _ALL = (
         text="Needs no server. Every problem is told with its line; the exit status is 1 if there is any error.\n"
         "Warnings do not count. Commands are shown with their macros and ${env.…} filled in.",
         examples=(("config.yaml", ""), ("--json config.yaml | jq '.models[].port'", "")),
-        flags=(Flag(("--json",), "findings and models as JSON"),),
+        flags=(
+            Flag(("--config-dir",), "check the files in it together, as the server would", "DIR", "directories"),
+            Flag(("--json",), "findings and models as JSON"),
+        ),
         words=(Word("CONFIG", "the configuration file (default: " + DEFAULT_CONFIG + ")", "maybe", "files"),),
     ),
     Command(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llamaswap.commands.client import FAILED, OK
+from llamaswap.commands.client import FAILED, OK, USAGE, CommandError
 from llamaswap.commands.terminal import Column, Screen, duration, screen, table
 from llamaswap.errors import ConfigError, Problem
 
@@ -40,10 +40,9 @@ def check(options: argparse.Namespace) -> int:
         models = [_record(config, model) for model in config.models.values()]
         _write({"file": shown, "ok": True, "models": models, **_findings((), config.warnings)})
         return OK
-    on = screen()
-    warning = on.paint("warning:", "yellow")
+    on, told_on = screen(), screen(sys.stderr)
     for problem in config.warnings:
-        print(f"{warning} {problem}")
+        print(f"{problem}{told_on.paint(' (a warning)', 'yellow')}", file=sys.stderr)
     if config.models:
         sys.stdout.write(table(_COLUMNS, [_row(config, model) for model in config.models.values()], on))
     print(_verdict(shown, config, on))
@@ -72,14 +71,23 @@ def tell(error: ConfigError, prefix: str = "llamaswap: ") -> None:
 
 def _source(options: argparse.Namespace) -> tuple[str, Callable[[], Config]]:
     """What to check, and how to read it."""
+    from pathlib import Path
+
     from llamaswap import config as configuration
+    from llamaswap.commands.catalogue import DEFAULT_CONFIG
 
     file = options.CONFIG
-    if file is None:
-        from llamaswap.commands.catalogue import DEFAULT_CONFIG
-
+    if file is None and options.config_dir is None:
         file = DEFAULT_CONFIG
-    return file, lambda: configuration.load(file)
+        if not Path(file).exists():
+            raise CommandError(f"name the configuration to check; there is no {file} here", USAGE)
+    if file is not None and Path(file).is_dir():
+        raise CommandError(f"{file} is a directory; check the files in it with --config-dir {file}", USAGE)
+    place = configuration.Place(
+        Path(file) if file is not None else None, Path(options.config_dir) if options.config_dir is not None else None
+    )
+    shown = " and ".join(part for part in (file, options.config_dir) if part is not None)
+    return shown, lambda: configuration.load_sources(place.read())
 
 
 def _verdict(shown: str, config: Config, on: Screen) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 import trio
@@ -11,6 +12,41 @@ from llamaswap.errors import BadRequest
 from llamaswap.observe.logs import LogMonitor, Subscription
 from llamaswap.web.state import AppState, redirect, text_response, wants_html
 
+MOST_LINES = 1_000_000  # more than a history holds
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of a log a reader wants."""
+
+    lines: int | None = None
+    """Of what is remembered, only the last so many lines; None: all of it."""
+    follow: bool = True
+    """Also what comes from now on."""
+
+    def of(self, history: bytes) -> bytes:
+        return history if self.lines is None else last_lines(history, self.lines)
+
+
+def last_lines(text: bytes, count: int) -> bytes:
+    """The last `count` lines; a last one without its line feed counts."""
+    at = len(text) - text.endswith(b"\n")
+    for _ in range(count):
+        at = text.rfind(b"\n", 0, at)
+        if at < 0:
+            return text
+    return text[at + 1 :] if count else b""
+
+
+def _lines() -> int | None:
+    """The parameter `lines`. Raises BadRequest."""
+    given = request.args.get("lines")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 8 and int(given) <= MOST_LINES):
+        raise BadRequest(f"lines must be a whole number from 0 to {MOST_LINES}, got {given[:40]!r}")
+    return int(given)
+
 
 class LogStream:
     """A log as a response body: an async iterator that ends when the server stops.
@@ -19,18 +55,26 @@ class LogStream:
     head before it enters the body) holds nothing.
     """
 
-    def __init__(self, monitor: LogMonitor, history: bool, stopping: trio.Event) -> None:
+    def __init__(self, monitor: LogMonitor, wanted: Wanted, stopping: trio.Event) -> None:
         self._monitor = monitor
-        self._history = history
+        self._wanted = wanted
         self._stopping = stopping
+        self._begun = False
         self._subscription: Subscription | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            if self._wanted.follow:
+                self._subscription = self._monitor.subscribe(history=False)
+            remembered = self._wanted.of(self._monitor.history())
+            if remembered:
+                return remembered
         if self._subscription is None:
-            self._subscription = self._monitor.subscribe(history=self._history)
+            raise StopAsyncIteration
         chunk = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_on_stop, nursery.cancel_scope)
@@ -70,16 +114,17 @@ def blueprint(state: AppState) -> Blueprint:
     async def history() -> Response:
         if wants_html():
             return redirect("/ui/")
-        return text_response(state.logs.combined.history())
+        return text_response(Wanted(_lines()).of(state.logs.combined.history()))
 
     @bp.get("/logs/stream", defaults={"name": ""})
     @bp.get("/logs/stream/<path:name>")
     async def stream(name: str) -> Response:
         monitor = find(name)
+        lines = 0 if "no-history" in request.args else _lines()
         if request.method == "HEAD":
             response = text_response("")
         else:
-            body = LogStream(monitor, "no-history" not in request.args, state.stopping)
+            body = LogStream(monitor, Wanted(lines, follow="no-follow" not in request.args), state.stopping)
             response = Response(body, content_type="text/plain; charset=utf-8")
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"
