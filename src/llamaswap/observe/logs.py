@@ -95,18 +95,21 @@ class LogMonitor:
     """The last 100 KiB of one log, starting at a line if it can, and those who follow it live."""
 
     def __init__(self, *forward: Callable[[bytes], None]) -> None:
-        """`forward` are called with everything that is written."""
         self._ring = ByteRing(HISTORY_BYTES)
-        self._forward = forward
+        self.listeners = list(forward)
+        """Called with everything that is written; they must be quick and must not raise."""
+        self.written = 0
+        """Bytes so far; what is remembered are the last of them."""
         self._subscribers: list[Subscription] = []
 
     def write(self, data: bytes) -> None:
         """Append `data`. Synchronous, bounded, never waits for a reader; Trio's thread only."""
         self._ring.append(data)
+        self.written += len(data)
         for subscriber in self._subscribers:
             subscriber._push(data)
-        for forward in self._forward:
-            forward(data)
+        for listener in self.listeners:
+            listener(data)
 
     def history(self) -> bytes:
         """At most the last 100 KiB."""

@@ -67,7 +67,7 @@ class Scheduler:
             ticket.priority = model.priority
         if self._closing:
             return [self._reject(ticket, ShuttingDown())]
-        if model.in_flight + len(model.queue) >= model.limit:
+        if model.in_flight + len(model.queue) >= model.limit and not ticket.exempt:
             return [self._reject(ticket, TooManyRequests())]
         if model.open and now < self._overdue_at:
             model.in_flight += 1

@@ -10,21 +10,25 @@ from llamaswap.errors import SwapError
 from llamaswap.routing.lifecycle import State
 
 TicketState = Literal["queued", "granted", "rejected", "released"]
-StopReason = Literal["swap", "ttl", "unload", "shutdown"]
+StopReason = Literal["swap", "ttl", "unload", "reload", "shutdown"]
 
 
 class Ticket:
     """One request's claim on a model. Submitted once, released once (releasing again is harmless).
 
+    `exempt`: never rejected because the model's concurrencyLimit is reached.
     `priority` None takes the model's from the configuration. `since` is the time at which the request
     was first submitted, if this is not its first ticket: it keeps its place among those who wait.
     All times are seconds on the caller's monotonic clock.
     """
 
-    __slots__ = ("error", "model", "on_settled", "priority", "seq", "since", "state", "submitted_at")
+    __slots__ = ("error", "exempt", "model", "on_settled", "priority", "seq", "since", "state", "submitted_at")
 
-    def __init__(self, model: str, priority: int | None = None, since: float | None = None) -> None:
+    def __init__(
+        self, model: str, priority: int | None = None, since: float | None = None, *, exempt: bool = False
+    ) -> None:
         self.model = model
+        self.exempt = exempt
         self.priority = priority
         self.since = since
         self.submitted_at: float = 0.0 if since is None else since

@@ -84,13 +84,13 @@ class Fleet:
 
     # -- requests
 
-    def submit(self, model: ModelConfig, *, since: float | None = None) -> Lease:
+    def submit(self, model: ModelConfig, *, since: float | None = None, exempt: bool = False) -> Lease:
         """Ask for a model. Synchronous; never raises: a rejection shows in the lease.
 
-        `since`: the `submitted_at` of the request's earlier lease, so that it keeps its place. Whoever
-        calls this must release the lease, whatever comes.
+        `since`: the `submitted_at` of the request's earlier lease, so that it keeps its place. `exempt`: of
+        the model's concurrencyLimit. Whoever calls this must release the lease, whatever comes.
         """
-        lease = Lease(self, model.id, since)
+        lease = Lease(self, model.id, since, exempt)
         effects = self._scheduler.submit(lease, trio.current_time())
         if lease.state == "granted" and len(effects) == 1:
             lease.settle(self._runs[model.id].upstream)
@@ -126,13 +126,26 @@ class Fleet:
         finally:
             lease.release()
 
-    async def preload(self, model_id: str) -> None:
-        """Load a model (id or alias) and return when it is ready; a waiter like any other.
+    async def preload(self, model_id: str) -> float:
+        """Have a model (id or alias) ready; a waiter like any other. How long its process took to be ready.
 
         Raises SwapError. Cancelled, it no longer wants it.
         """
-        async with self.lease(self._catalogue.resolve(model_id)):
-            pass
+        lease = self.submit(self._catalogue.resolve(model_id), exempt=True)
+        try:
+            return (await lease.wait()).load_s or 0.0
+        finally:
+            lease.release()
+
+    def begin_load(self, model_id: str) -> None:
+        """As `preload`, but nobody waits for it: synchronous. Raises SwapError if it is refused at once."""
+        lease = self.submit(self._catalogue.resolve(model_id), exempt=True)
+        if lease.error is not None:
+            raise lease.error
+        token = trio.lowlevel.current_trio_token()
+        lease.on_settled = lambda _: token.run_sync_soon(lease.release)  # not amid the effects that settle it
+        if lease.granted:
+            lease.release()
 
     def condemn(self, upstream: Upstream) -> None:
         """This process runs but no longer serves: no more requests for it, end it. Synchronous.
@@ -299,7 +312,7 @@ class Fleet:
     def _ready(self, run: Run) -> None:
         if not run.stop_ordered:
             run.served = True
-            load_s = trio.current_time() - run.upstream.begun
+            run.upstream.load_s = load_s = trio.current_time() - run.upstream.begun
             log.info("%s is ready after %.2f s", run.upstream.model.id, load_s)
             self.observers.ready(run.upstream.model.id, load_s)
         self._report(run.upstream.model.id, Event.READY)

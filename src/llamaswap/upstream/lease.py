@@ -24,6 +24,8 @@ class Upstream:
     """Unique for every process start."""
     begun: float = 0.0
     """When its start was ordered, on Trio's clock."""
+    load_s: float | None = None
+    """From there until it was ready; None before."""
     alive: bool = True
     """False once the process has exited."""
     exited: trio.Event = field(default_factory=trio.Event)
@@ -45,8 +47,8 @@ class Lease(Ticket):
 
     __slots__ = ("_fleet", "_settled", "_upstream")
 
-    def __init__(self, fleet: Fleet, model: str, since: float | None) -> None:
-        super().__init__(model, None, since)
+    def __init__(self, fleet: Fleet, model: str, since: float | None, exempt: bool) -> None:
+        super().__init__(model, None, since, exempt=exempt)
         self._fleet = fleet
         self._upstream: Upstream | None = None
         self._settled: trio.Event | None = None
