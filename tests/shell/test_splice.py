@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from llamaswap.relay.engine import Engine
 from llamaswap.relay.splice import BULK_BYTES, Pause, Splicer, Stream
 from llamaswap.relay.transport import Plain
 
@@ -20,14 +21,15 @@ END = b"0\r\n\r\n"
 
 @asynccontextmanager
 async def a_splicer() -> AsyncIterator[Splicer]:
-    splicer = Splicer()
+    engine = Engine()
+    splicer = Splicer(engine)
     assert not splicer.ready
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            await nursery.start(splicer.run)
+            await nursery.start(engine.run)
             assert splicer.ready
             yield splicer
-            assert not splicer._streams
+            assert not len(splicer._engine)
             nursery.cancel_scope.cancel()
     assert not splicer.ready
 
@@ -42,7 +44,8 @@ class Ends:
             sock.setblocking(False)
         self.fed = b""
         self.noted: list[bytes] = []
-        self.stream = Stream(self._from_source, Plain(self._to_sink).send_now, self._feed, lambda: END in self.fed, self.noted.append)
+        send_now = Plain(self._to_sink).send_now
+        self.stream = Stream(self._from_source, send_now, self._feed, lambda: END in self.fed, self.noted.append)
 
     def _feed(self, data: bytes) -> None:
         self.fed += data
@@ -152,6 +155,6 @@ async def test_cancelled_it_lets_go_and_loses_nothing() -> None:
                 scope.cancel()
                 await splicer.carry(ends.stream)
             assert scope.cancelled_caught
-            assert not splicer._streams
+            assert not len(splicer._engine)
             ends.source.send(b"later" + END)
             assert await splicer.carry(ends.stream) is Pause.COMPLETE

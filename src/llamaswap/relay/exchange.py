@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
 from llamaswap.errors import SwapError, render
 from llamaswap.observe.flights import Flight
@@ -43,6 +44,7 @@ class Exchange(ABC):
         "client",
         "flight",
         "headers",
+        "memo",
         "method",
         "model_id",
         "path",
@@ -70,6 +72,8 @@ class Exchange(ABC):
         """Whether the response was broken off by us, after it had started."""
         self.model_id = ""
         """The model that it went to, for the log."""
+        self.memo: dict[Any, Any] | None = None
+        """Where to remember what follows from the request's head alone, if other requests share that head."""
         self.flight: Flight | None = None
         """Its entry among the requests under way, from the moment its model is known."""
 

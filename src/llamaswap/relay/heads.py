@@ -8,6 +8,7 @@ from llamaswap.relay.response import HOP_BY_HOP
 # Ours to say: the body is held whole, so its length is known and nobody waits for a 100.
 _REWRITTEN = HOP_BY_HOP | {b"content-length", b"expect", b"x-forwarded-for"}
 _WITH_IDENTITY = _REWRITTEN | {b"accept-encoding"}
+MEMO_LIMIT = 16  # clients and upstreams for which one and the same head is remembered
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -17,6 +18,21 @@ def request_head(ex: Exchange, target: bytes, body_bytes: int, *, identity: bool
     `identity` asks for an uncompressed answer, whose token counts can be read. Headers that Connection
     names are dropped with the hop-by-hop ones (RFC 9110, 7.6.1); X-Forwarded-For gets the client's address.
     """
+    memo, key = ex.memo, (target, ex.client, identity)
+    head: bytes | None = memo.get(key) if memo is not None else None
+    if head is None:
+        head = _head(ex, target, identity)
+        if memo is not None:
+            if len(memo) >= MEMO_LIMIT:
+                memo.clear()
+            memo[key] = head
+    if body_bytes or ex.method in _BODY_METHODS:
+        return b"%bContent-Length: %d\r\n\r\n" % (head, body_bytes)
+    return head + b"\r\n"
+
+
+def _head(ex: Exchange, target: bytes, identity: bool) -> bytes:
+    """All but the body's length and the empty line."""
     drop = _WITH_IDENTITY if identity else _REWRITTEN
     forwarded: list[bytes] = []
     lines = [b"%b %b HTTP/1.1" % (ex.method.encode(), target)]
@@ -24,7 +40,7 @@ def request_head(ex: Exchange, target: bytes, body_bytes: int, *, identity: bool
         key = name.lower()
         if key in drop:
             if key == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-                return _with_named(ex, target, body_bytes, identity)
+                return _with_named(ex, target, identity)
             if key == b"x-forwarded-for":
                 forwarded.append(value)
             continue
@@ -35,13 +51,11 @@ def request_head(ex: Exchange, target: bytes, body_bytes: int, *, identity: bool
         forwarded.append(ex.client.encode())
     if forwarded:
         lines.append(b"X-Forwarded-For: " + b", ".join(forwarded))
-    if body_bytes or ex.method in _BODY_METHODS:
-        lines.append(b"Content-Length: %d" % body_bytes)
-    lines.append(b"\r\n")
+    lines.append(b"")
     return b"\r\n".join(lines)
 
 
-def _with_named(ex: Exchange, target: bytes, body_bytes: int, identity: bool) -> bytes:
+def _with_named(ex: Exchange, target: bytes, identity: bool) -> bytes:
     """The rare case of a Connection header that names others: without those."""
     named: set[bytes] = {b"connection"}
     for name, value in ex.headers:
@@ -51,6 +65,6 @@ def _with_named(ex: Exchange, target: bytes, body_bytes: int, identity: bool) ->
     original = ex.headers
     ex.headers = [(name, value) for name, value in original if name.lower() not in named]
     try:
-        return request_head(ex, target, body_bytes, identity=identity)
+        return _head(ex, target, identity)
     finally:
         ex.headers = original

@@ -17,6 +17,7 @@ from trio.lowlevel import wait_writable
 
 from llamaswap.config.settings import Timeouts
 from llamaswap.errors import BadGateway
+from llamaswap.relay.engine import Engine
 from llamaswap.relay.splice import Splicer
 from llamaswap.relay.transport import Plain, Tls, Transport, Wire, prepare
 from llamaswap.upstream.fleet import Upstream
@@ -52,8 +53,9 @@ class Pool:
     """Idle connections per model. A connection in use belongs to its request, not to the pool."""
 
     def __init__(self) -> None:
-        self.splicer = Splicer()
-        """Carries streams between these connections and plain clients, while somebody runs it."""
+        self.engine = Engine()
+        """Moves bytes between these connections and plain clients, while somebody runs it."""
+        self.splicer = Splicer(self.engine)
         self._idle: dict[str, tuple[int, list[tuple[float, Transport]]]] = {}
         self._tls: ssl.SSLContext | None = None
 

@@ -16,7 +16,7 @@ from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.pool import Pool
-from llamaswap.relay.response import Broken, DecodingParser, ResponseParser
+from llamaswap.relay.response import Answer, Broken, ChunkDecoder, ChunkParser, read_answer
 from llamaswap.relay.splice import Pause, Stream
 from llamaswap.relay.transport import Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
@@ -57,7 +57,8 @@ class Attempt:
         self._connection = connection
         self._unsent = list(reversed(segments))
         self._buffer = b""
-        self._parser: ResponseParser | None = None
+        self._parser: ChunkParser | None = None
+        self._answered = False
         self._left = -1  # body bytes to come where a Content-Length says so
         self._chunked = False
         self._raw = False
@@ -79,7 +80,7 @@ class Attempt:
         except Broken as broken:
             self._reusable = False
             # After loading frames a failure before the response's head can still be told in the stream.
-            if (self._joining and self._parser is None) or (not self._joining and self._ex.take_back()):
+            if (self._joining and not self._answered) or (not self._joining and self._ex.take_back()):
                 raise BadGateway(str(broken)) from broken
             await self._ex.abort()
             return Outcome.DONE
@@ -161,61 +162,38 @@ class Attempt:
                 self._buffer = self._buffer + data if self._buffer else data
                 continue
             end += 4
-            # Decode chunks only for those who cannot take them as they are.
-            parser = ResponseParser() if self._ex.raw and not self._joining else DecodingParser()
-            parser.feed(self._buffer[:end])
-            status = parser.parser.get_status_code()
-            if status >= 200:
+            answer = read_answer(self._buffer[:end])
+            if answer.status >= 200:
                 break
-            if status < 100 or status == 101:
-                raise Broken(f"the upstream answers with status {status}")
+            if answer.status < 100 or answer.status == 101:
+                raise Broken(f"the upstream answers with status {answer.status}")
             self._buffer = self._buffer[end:]  # an interim response; the final one follows
-        head, self._buffer = self._buffer[:end], self._buffer[end:]
-        self._announce(parser, status, head)
-        self._parser = parser
+        self._buffer = self._buffer[end:]
+        self._answered = True
+        self._announce(answer)
         return True
 
-    def _announce(self, parser: ResponseParser, status: int, head: bytes) -> None:
+    def _announce(self, answer: Answer) -> None:
         """Settle how the body ends on both sides and give the client's head to the exchange."""
-        ex = self._ex
-        named: set[bytes] = set()
-        length: bytes | None = None
-        chunked = events = False
-        close = parser.parser.get_http_version() != "1.1"
-        for key, value in parser.telling:
-            if key == b"content-length":
-                length = value
-            elif key == b"transfer-encoding":
-                if value.strip().lower() != b"chunked":
-                    raise Broken(f"the upstream answers with Transfer-Encoding {value.decode('latin-1')!r}")
-                chunked = True
-            elif key == b"connection":
-                named = {token.strip() for token in value.lower().split(b",")}
-                close = close or b"close" in named
-            else:
-                events = value.strip().lower().startswith(b"text/event-stream")
-        if chunked and length is not None:
-            raise Broken("the upstream answers with both Content-Length and Transfer-Encoding")
-        self._reusable = self._reusable and not close
+        ex, status = self._ex, answer.status
+        self._reusable = self._reusable and not answer.closes
         self._bodiless = ex.method == "HEAD" or status in (204, 304)
-        self._chunked = chunked
-        self._raw = chunked and ex.raw and not self._joining
-        if not chunked and length is not None:
-            self._left = int(length)
-        elif not chunked and not self._bodiless:
+        self._chunked = answer.chunked
+        self._raw = answer.chunked and ex.raw and not self._joining
+        if answer.chunked:
+            # Decode chunks only for those who cannot take them as they are.
+            self._parser = ChunkParser() if self._raw else ChunkDecoder()
+        elif answer.length >= 0:
+            self._left = answer.length
+        elif not self._bodiless:
             self._reusable = False  # the body ends with the connection
         if self._joining:
             if status != 200:
                 self._error_status = status
             return
-        headers = parser.headers
-        if named - {b"keep-alive", b"close"}:
-            headers = [(name, value) for name, value in headers if name.lower() not in named]
-        if length is not None:
-            headers.append((b"Content-Length", length))
-        if events:
-            headers = [field for field in headers if field[0].lower() != b"x-accel-buffering"]
-            headers.append((b"X-Accel-Buffering", b"no"))
+        headers = answer.headers
+        if answer.length >= 0:
+            headers = [*headers, (b"Content-Length", b"%d" % answer.length)]
         if self._flight is not None:
             self._flight.response_headers = headers
             self._flight.chunked = self._raw
@@ -224,8 +202,7 @@ class Attempt:
             framing = Framing.NONE
         elif self._left >= 0:
             framing = Framing.LENGTH
-        reason = head[: head.find(b"\r\n")].split(b" ", 2)[2:]
-        ex.start(status, headers, framing, reason[0] if reason else b"")
+        ex.start(status, headers, framing, answer.reason)
 
     async def _carry_body(self, connection: Transport) -> Outcome:
         ex = self._ex

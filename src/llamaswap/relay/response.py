@@ -1,4 +1,8 @@
-"""Reading an upstream's responses: what httptools reports of one, and what of its head goes on to the client."""
+"""Reading an upstream's responses: what a head says, what of it goes on to the client, and where a chunked body ends.
+
+Heads are remembered: an upstream sends the same one with every answer but for its date and its length, and
+parsing it costs more than all else that happens to a short answer.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +14,77 @@ HOP_BY_HOP = frozenset(
 )
 TELLING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"content-type"))
 NOT_FORWARDED = HOP_BY_HOP | {b"content-length"}  # which comes back where it frames what the client gets
+KNOWN_LIMIT, KNOWN_BYTES = 256, 2048  # heads remembered, and the longest of them
+DATE_BYTES = 29  # as RFC 9110, 5.6.7 has it: Sun, 06 Nov 1994 08:49:37 GMT
+_CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+Header = tuple[bytes, bytes]
+
+_known: dict[bytes, Answer] = {}
+"""By their bytes without the date and the digits of Content-Length."""
 
 
 class Broken(Exception):
     """The upstream broke off, or broke HTTP, after its first byte."""
 
 
-class ResponseParser:
-    """What httptools reports of one response. `parts` stays empty unless `on_body` is asked for."""
+class Answer:
+    """What a final or interim response head says. Immutable once made."""
+
+    __slots__ = ("_date", "_mould", "chunked", "closes", "headers", "length", "plain", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, headers: list[Header], length: int, chunked: bool) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        """Those that go on to the client, X-Accel-Buffering for event streams among them; no framing."""
+        self.length = length
+        """Its Content-Length; -1 if it has none."""
+        self.chunked = chunked
+        self.closes = False
+        """Whether the connection ends with it."""
+        self.plain = False
+        """A final answer of HTTP/1.1 that keeps its connection and says how its body ends."""
+        self._date = b""
+        self._mould: list[bytes] = []
+        """What `wire` writes before and behind the date, once it was asked; shared by all with this head."""
+
+    def again(self, date: bytes, length: int) -> Answer:
+        """The same head of another response."""
+        twin = Answer.__new__(Answer)
+        twin.status, twin.reason, twin.chunked, twin.closes = self.status, self.reason, self.chunked, self.closes
+        twin.plain, twin.length, twin._date, twin._mould = self.plain, length, date, self._mould
+        twin.headers = self.headers
+        if date:
+            twin.headers = [(k, date if k == b"Date" or k == b"date" else v) for k, v in self.headers]
+        return twin
+
+    def wire(self) -> bytes:
+        """The head as a client of HTTP/1.1 gets it whose connection stays open; only where `plain`."""
+        if not self._mould:
+            lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)]
+            lines += [b"%b: %b\r\n" % field for field in self.headers]
+            head = b"".join(lines)
+            if self._date:
+                before, _, after = head.partition(self._date)
+                self._mould += (before, after)
+            else:
+                self._mould += (head, b"")
+        before, after = self._mould
+        if self.chunked:
+            return b"%b%b%bTransfer-Encoding: chunked\r\n\r\n" % (before, self._date, after)
+        return b"%b%b%bContent-Length: %d\r\n\r\n" % (before, self._date, after, self.length)
+
+
+class _HeadParser:
+    """What httptools reports of one head."""
 
     def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        """Those that go on to the client."""
-        self.telling: list[tuple[bytes, bytes]] = []
-        """Lower-case name and value of those that say how the body ends and what it is."""
+        self.headers: list[Header] = []
+        self.telling: list[Header] = []
         self.head_done = False
-        self.complete = False
-        self.begun = 0
-        self.parts: list[bytes] = []
-        self.parser = httptools.HttpResponseParser(self)
-
-    def on_message_begin(self) -> None:
-        self.begun += 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_done:
-            return  # a trailer
         key = name.lower()
         if key in TELLING:
             self.telling.append((key, value))
@@ -45,6 +94,110 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         self.head_done = True
 
+
+def read_answer(raw: bytes) -> Answer:
+    """A whole head, its empty line included. Raises Broken."""
+    key, date, length = _stripped(raw)
+    known = _known.get(key)
+    if known is not None:
+        return known.again(date, length)
+    answer = _parse(raw)
+    answer._date = date
+    if key and (length >= 0) == (answer.length >= 0):
+        if len(_known) >= KNOWN_LIMIT:
+            _known.clear()
+        _known[key] = answer
+    return answer
+
+
+def _stripped(raw: bytes) -> tuple[bytes, bytes, int]:
+    """(a head without its date and length, the date, the length or -1); the head b"" if it is not to be remembered.
+
+    Only the two spellings that servers use are looked for; a head with another one is not remembered.
+    """
+    if len(raw) > KNOWN_BYTES:
+        return b"", b"", -1
+    date, length = b"", -1
+    at = raw.find(b"\r\nDate: ")
+    if at < 0:
+        at = raw.find(b"\r\ndate: ")
+    if at >= 0:
+        end = at + 8 + DATE_BYTES
+        if raw[end : end + 2] != b"\r\n":
+            return b"", b"", -1
+        date = raw[at + 8 : end]
+        raw = raw[: at + 8] + raw[end:]
+    at = raw.find(b"\r\nContent-Length: ")
+    if at < 0:
+        at = raw.find(b"\r\ncontent-length: ")
+    if at >= 0:
+        end = raw.find(b"\r\n", at + 18)
+        digits = raw[at + 18 : end]
+        if not digits.isdigit() or len(digits) > 15:
+            return b"", b"", -1
+        length = int(digits)
+        raw = raw[: at + 18] + raw[end:]
+    return raw, date, length
+
+
+def _parse(raw: bytes) -> Answer:
+    head = _HeadParser()
+    parser = httptools.HttpResponseParser(head)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # its status says so
+    except httptools.HttpParserError as error:
+        raise Broken(f"invalid HTTP from the upstream: {error}") from error
+    if not head.head_done:
+        raise Broken("invalid HTTP from the upstream: a head without an end")
+    return _understand(head, parser.get_status_code(), parser.get_http_version(), raw)
+
+
+def _understand(head: _HeadParser, status: int, version: str, raw: bytes) -> Answer:
+    named: set[bytes] = set()
+    length = -1
+    chunked = events = False
+    for key, value in head.telling:
+        if key == b"content-length":
+            length = int(value)
+        elif key == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise Broken(f"the upstream answers with Transfer-Encoding {value.decode('latin-1')!r}")
+            chunked = True
+        elif key == b"connection":
+            named |= {token.strip() for token in value.lower().split(b",")}
+        else:
+            events = value.strip().lower().startswith(b"text/event-stream")
+    if chunked and length >= 0:
+        raise Broken("the upstream answers with both Content-Length and Transfer-Encoding")
+    headers = head.headers
+    if named - {b"keep-alive", b"close"}:
+        headers = [(name, value) for name, value in headers if name.lower() not in named]
+    if events:
+        headers = [field for field in headers if field[0].lower() != b"x-accel-buffering"]
+        headers.append((b"X-Accel-Buffering", b"no"))
+    reason = raw[: raw.find(b"\r\n")].split(b" ", 2)[2:]
+    answer = Answer(status, reason[0] if reason else b"", headers, length, chunked)
+    answer.closes = version != "1.1" or b"close" in named
+    has_body = status >= 200 and status not in (204, 304)
+    answer.plain = has_body and not answer.closes and (chunked or length > 0)
+    return answer
+
+
+class ChunkParser:
+    """Finds the end of one chunked body. `parts` stays empty; see `ChunkDecoder`."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.begun = 0
+        self.parts: list[bytes] = []
+        self.parser = httptools.HttpResponseParser(self)
+        self.parser.feed_data(_CHUNKED_HEAD)
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
     def is_complete(self) -> bool:
         return self.complete
 
@@ -52,7 +205,7 @@ class ResponseParser:
         self.complete = True
 
     def feed(self, data: bytes) -> None:
-        """Raises Broken on what is not HTTP, bytes after the end of the response included."""
+        """Bytes of the body as they come. Raises Broken on bad chunks and on bytes behind the end."""
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -61,7 +214,7 @@ class ResponseParser:
             raise Broken("the upstream sent bytes beyond the end of its response")
 
 
-class DecodingParser(ResponseParser):
+class ChunkDecoder(ChunkParser):
     """The same, with the body taken out of its chunks."""
 
     def on_body(self, data: bytes) -> None:

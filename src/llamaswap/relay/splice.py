@@ -1,22 +1,20 @@
 """Carries chunked streams between plain sockets without waking a task for every chunk.
 
-Waiting for a socket costs a Trio task more than the chunk itself: registering with epoll each time, being
-scheduled, walking down its frames. Here one task waits for all streams at once and moves their bytes; the
-task that a stream belongs to sleeps until something needs it. Where there is no epoll, or no `run`, `ready`
-is False and streams are carried the ordinary way.
+The engine moves the bytes of all streams; the task that a stream belongs to sleeps until something needs it.
+Where there is no engine, `ready` is False and streams are carried the ordinary way.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 import outcome
-import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_readable, wait_task_rescheduled
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
+from llamaswap.relay.engine import Engine
 from llamaswap.relay.transport import RECV_BYTES
 
 BULK_BYTES = 1500  # in one read: no tokens come so fast, so more is on its way
@@ -64,47 +62,26 @@ class Stream:
 
 
 class Splicer:
-    """Moves streams while `run` runs."""
+    """Moves streams while its engine runs."""
 
-    def __init__(self) -> None:
-        self._streams: dict[int, Stream] = {}
-        self._epoll: select.epoll | None = None
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     @property
     def ready(self) -> bool:
-        return self._epoll is not None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve `carry` until cancelled."""
-        if not hasattr(select, "epoll"):
-            task_status.started()
-            return
-        with select.epoll() as epoll:
-            self._epoll = epoll
-            task_status.started()
-            try:
-                while True:
-                    await wait_readable(epoll.fileno())
-                    for fd, _ in epoll.poll(0):
-                        stream = self._streams.get(fd)
-                        if stream is not None:
-                            self._move(stream, fd)
-            finally:
-                self._epoll = None
+        return self._engine.ready
 
     async def carry(self, stream: Stream) -> Pause:
         """Move the stream's bytes until its task is needed. Raises what its `send` and `feed` raise.
 
         A cancelled call loses nothing: what was read has been sent, or is in `unsent`.
         """
-        assert self._epoll is not None
         fd = stream.source.fileno()
-        self._epoll.register(fd, select.EPOLLIN)
-        self._streams[fd] = stream
         stream.task = current_task()
+        self._engine.watch(fd, partial(self._move, stream, fd))
 
         def abort(_: RaiseCancelT) -> Abort:
-            self._forget(fd)
+            self._engine.forget(fd)
             return Abort.SUCCEEDED
 
         reason: Pause = await wait_task_rescheduled(abort)
@@ -130,7 +107,7 @@ class Splicer:
                 return
             sent = stream.send(data)
         except Exception as error:
-            self._forget(fd)
+            self._engine.forget(fd)
             assert stream.task is not None
             reschedule(stream.task, outcome.Error(error))
             return
@@ -142,11 +119,6 @@ class Splicer:
             self._wake(stream, fd, Pause.BULK)
 
     def _wake(self, stream: Stream, fd: int, reason: Pause) -> None:
-        self._forget(fd)
+        self._engine.forget(fd)
         assert stream.task is not None
         reschedule(stream.task, outcome.Value(reason))
-
-    def _forget(self, fd: int) -> None:
-        del self._streams[fd]
-        if self._epoll is not None:
-            self._epoll.unregister(fd)

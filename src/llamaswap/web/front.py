@@ -128,7 +128,7 @@ class Front:
         """Serve until cancelled; cancelling breaks the connections that are open."""
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._pool.splicer.run)
+                await nursery.start(self._pool.engine.run)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._watchdog, nursery)
                 with self._accepting:

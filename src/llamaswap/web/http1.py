@@ -8,6 +8,7 @@ fed up to each CRLFCRLF, the only place where it can end.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 
@@ -47,6 +48,7 @@ class RequestHead:
         "http10",
         "keep_alive",
         "length",
+        "memo",
         "method",
         "parser",
         "parts",
@@ -66,6 +68,8 @@ class RequestHead:
         self.http10 = self.chunked = self.expects_continue = self.websocket = False
         self.keep_alive = True
         self.length = 0
+        self.memo: dict[Any, Any] | None = None
+        """For what follows from the head, if it is one that is remembered."""
         self.parser = httptools.HttpRequestParser(self)
 
     def again(self, length: int) -> RequestHead:
@@ -73,7 +77,7 @@ class RequestHead:
         twin = RequestHead.__new__(RequestHead)
         twin.headers, twin.telling, twin.method, twin.target = self.headers, self.telling, self.method, self.target
         twin.http10, twin.keep_alive, twin.expects_continue = self.http10, self.keep_alive, self.expects_continue
-        twin.parts, twin.parser, twin.length = [], self.parser, length
+        twin.parts, twin.parser, twin.length, twin.memo = [], self.parser, length, self.memo
         twin.head_done, twin.complete, twin.chunked, twin.websocket = True, False, False, False
         return twin
 
@@ -129,6 +133,7 @@ def take_head(buffer: bytearray) -> RequestHead | None:
     if key and not head.chunked and not head.websocket:
         if len(_known) >= KNOWN_LIMIT:
             _known.clear()
+        head.memo = {}
         _known[key] = head
     return head
 

@@ -50,6 +50,7 @@ class HttpExchange(Exchange):
         self.websocket = request.websocket
         self.keep_alive = request.keep_alive
         self.body_read = not request.chunked and request.length == 0
+        self.memo = request.memo
         self.finished = False
 
     @property
