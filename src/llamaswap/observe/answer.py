@@ -1,0 +1,131 @@
+"""What is left of an answer once it is over: its beginning and its end, with the transfer's framing still around them.
+
+Pure. The chunk framing is RFC 9112's, section 7.1.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import NamedTuple
+
+from llamaswap.observe.flights import Flight
+
+DECODED_BYTES = 16 << 20  # of a compressed answer; a small one may hold gigabytes
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r\n")
+_LATER_SIZE = re.compile(rb"\r\n(?=[0-9A-Fa-f]{1,15}[ \t]*(?:;[^\r\n]{0,4096})?\r\n)")
+_TRAILERS = re.compile(rb"(?:[^\r\n]+\r\n)*\r\n")
+_CUT_SIZE = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
+
+
+class Answer(NamedTuple):
+    """An answer as it was carried. Without a `tail`, `head` is all of it."""
+
+    status: int
+    content_type: str
+    encoding: str
+    """Content-Encoding, lower case; empty for none."""
+    chunked: bool
+    """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
+    head: bytes
+    tail: bytes = b""
+    """The end, where something between the two was not kept."""
+
+
+def answer_of(flight: Flight) -> Answer:
+    """What a finished flight kept of its answer."""
+    content_type = encoding = ""
+    for name, value in flight.response_headers:
+        size = len(name)
+        if size == 12 and name.lower() == b"content-type":
+            content_type = value.decode("latin-1")
+        elif size == 16 and name.lower() == b"content-encoding":
+            encoding = value.decode("latin-1").strip().lower()
+    head = flight.head[0] if len(flight.head) == 1 else b"".join(flight.head)
+    tail = b""
+    if flight.tail:
+        tail = b"".join(flight.tail)
+        if len(head) + len(tail) == flight.received:
+            head, tail = head + tail, b""
+    return Answer(flight.status, content_type, encoding, flight.chunked, head, tail)
+
+
+def body(answer: Answer) -> bytes | None:
+    """The beginning of the answer's body (all of it, if there is no tail), without framing or compression.
+
+    None if it cannot be read: an unknown encoding, or a compressed one that is damaged.
+    """
+    data = answer.head
+    if answer.chunked:
+        data = dechunk(data) or b""
+    return data if answer.encoding in ("", "identity") else decompress(data, answer.encoding)
+
+
+def decompress(data: bytes, encoding: str) -> bytes | None:
+    """gzip or deflate undone, at most DECODED_BYTES of it; what is there of a stream that breaks off.
+
+    None for another encoding, or if it is not what it says.
+    """
+    if encoding in ("gzip", "x-gzip"):
+        ways = [zlib.MAX_WBITS | 16]
+    elif encoding == "deflate":
+        ways = [zlib.MAX_WBITS, -zlib.MAX_WBITS]  # some servers send it without zlib's header
+    else:
+        return None
+    for way in ways:
+        try:
+            return zlib.decompressobj(way).decompress(data, DECODED_BYTES)
+        except zlib.error:
+            continue
+    return None
+
+
+def dechunk(data: bytes, *, from_start: bool = True) -> bytes | None:
+    """The payload of a chunked body, of which `data` is all, the beginning, or (without `from_start`) the end.
+
+    An end begins anywhere: the first place counts from which the sizes lead exactly to the last chunk. None if
+    `data` is not chunked, or nothing leads there.
+    """
+    wrong: set[int] = set()
+    if from_start:
+        return _follow(data, 0, wrong, cut_off=True)
+    found = _follow(data, 0, wrong, cut_off=False)
+    if found is not None:
+        return found
+    for match in _LATER_SIZE.finditer(data):
+        found = _follow(data, match.end(), wrong, cut_off=False)
+        if found is not None:
+            return found
+    return None
+
+
+def _follow(data: bytes, at: int, wrong: set[int], *, cut_off: bool) -> bytes | None:
+    """The payload from the size line at `at` on; `wrong` are places known to lead nowhere."""
+    parts: list[bytes] = []
+    seen: list[int] = []
+    end = len(data)
+    while at not in wrong:
+        seen.append(at)
+        match = _SIZE.match(data, at)
+        if match is None:
+            if cut_off and _CUT_SIZE.fullmatch(data, at):
+                return b"".join(parts)
+            break
+        size = int(match[1], 16)
+        begin = match.end()
+        if size == 0:
+            if _TRAILERS.fullmatch(data, begin) or (cut_off and end - begin < 2):
+                return b"".join(parts)
+            break
+        at = begin + size + 2
+        if at > end:
+            if cut_off:
+                parts.append(data[begin : begin + size])
+                return b"".join(parts)
+            break
+        if data[at - 2 : at] != b"\r\n":
+            break
+        parts.append(data[begin : at - 2])
+    wrong.update(seen)
+    return None

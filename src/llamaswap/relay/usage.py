@@ -1,0 +1,240 @@
+"""Token counts and speeds from the ends of an answer: OpenAI, Anthropic, llama.cpp and vLLM write them there.
+
+Pure. Nothing is parsed but the few objects that matter, found from the end: an answer may be megabytes of
+embeddings, and this runs for every request. Formats: OpenAI's `usage` (chat, completions, responses, embeddings),
+Anthropic's `usage` (input in the first event, output in the last), llama-server's `timings`, vLLM's `metrics`
+(`--per-request-spec-decode-metrics`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+from llamaswap.observe.answer import Answer, body, dechunk
+from llamaswap.observe.flights import HEAD_BYTES, TAIL_BYTES
+from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
+
+NEAR_END_BYTES = 4096  # where they stand in all but the largest last events
+OBJECT_BYTES = 16384  # the longest of them
+TRIES = 16  # `"usage": null` in this many of the last events
+ERROR_BYTES = 65536  # of an error's body
+ERROR_CHARS = 500
+MOST = 2**53  # beyond, a number is no count
+
+Found = dict[str, Any]
+
+NOTHING: Found = {}
+
+_OPENS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\{)")
+_DATA_LINES = re.compile(r"\r?\n *data: ?")
+_COUNTS = frozenset(("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens"))
+_TIMINGS = frozenset(("prompt_n", "predicted_n", "predicted_per_second"))
+_ALL_COUNTS = frozenset(("prompt_n", "predicted_n", "cache_n"))
+_METRICS = frozenset(("time_to_first_token_ms", "mean_itl_ms", "speculative_decoding"))
+_decode = json.JSONDecoder().raw_decode
+
+
+class _Split(Exception):
+    """Framing runs through an object."""
+
+
+def read(answer: Answer) -> tuple[Tokens, str]:
+    """What `answer` says of its tokens, and, unless its status is 200, what went wrong. Never raises."""
+    if answer.status != 200:
+        return NO_TOKENS, _error(answer)
+    if "json" not in answer.content_type and "event-stream" not in answer.content_type:
+        return NO_TOKENS, ""
+    head, tail, chunked = answer.head, answer.tail, answer.chunked
+    if answer.encoding not in ("", "identity"):
+        decoded = None if tail else body(answer)
+        if decoded is None:
+            return NO_TOKENS, ""
+        head, chunked = decoded, False
+    return _tokens(head, tail or head, chunked), ""
+
+
+def _tokens(head: bytes, tail: bytes, chunked: bool) -> Tokens:
+    found = _ending(tail, chunked)
+    if found is None:
+        # llama-server puts the usage of embeddings before the embeddings.
+        first = _beginning(head[:HEAD_BYTES], chunked)
+        return _summed(first, NOTHING, NOTHING) if first else NO_TOKENS
+    usage, timings, metrics = found
+    if "output_tokens" in usage and not _count(usage.get("input_tokens")) > 0:
+        # Anthropic's streams tell the input in their first event.
+        first = _beginning(head[:HEAD_BYTES], chunked)
+        usage = {key: value for key, value in usage.items() if value} | {"output_tokens": usage["output_tokens"]}
+        usage = first | usage
+    return _summed(usage, timings, metrics)
+
+
+def _ending(tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
+    """The last usage, timings and metrics of an answer, if there is one of them; looked for where they are likely."""
+    near = tail[-NEAR_END_BYTES:]
+    end = tail[-TAIL_BYTES:]
+    try:
+        found = _lasts(near, chunked)
+        if found is None and len(tail) > NEAR_END_BYTES:
+            found = _lasts(end, chunked)
+        if found is not None or not chunked:
+            return found
+        end = tail[-2 * NEAR_END_BYTES :]  # no whole key in it, but perhaps one that framing runs through
+    except _Split:
+        pass
+    plain = dechunk(end, from_start=len(end) == len(tail)) or dechunk(end, from_start=False)
+    return _lasts(plain, False) if plain else None
+
+
+def _lasts(data: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
+    """Raises _Split."""
+    timings = _last(data, b'"timings"', _TIMINGS, chunked)
+    usage = NOTHING if timings.keys() >= _ALL_COUNTS else _last(data, b'"usage"', _COUNTS, chunked)
+    metrics = _last(data, b'"metrics"', _METRICS, chunked)
+    return (usage, timings, metrics) if timings or usage or metrics else None
+
+
+def _beginning(data: bytes, chunked: bool) -> Found:
+    """The first usage of a body's beginning; empty if there is none."""
+    at = data.find(b'"usage"')
+    try:
+        while at >= 0:
+            usage = _object(data, at + 7, _COUNTS, chunked)
+            if usage:
+                return usage
+            at = data.find(b'"usage"', at + 7)
+    except _Split:
+        pass
+    return _beginning(dechunk(data) or b"", False) if chunked else NOTHING
+
+
+def _last(data: bytes, key: bytes, wanted: frozenset[str], chunked: bool) -> Found:
+    """The last object that `key` names and that has one of the `wanted` numbers; empty if there is none.
+
+    A key cannot be mistaken for text: within a JSON string its quotes would be escaped.
+    """
+    before = len(data)
+    for _ in range(TRIES):
+        before = data.rfind(key, 0, before)
+        if before < 0:
+            break
+        found = _object(data, before + len(key), wanted, chunked)
+        if found:
+            return found
+    return NOTHING
+
+
+def _object(data: bytes, after_key: int, wanted: frozenset[str], chunked: bool) -> Found:
+    """The object after a key, if it has one of the `wanted` keys; else an empty one. Raises _Split."""
+    begin = after_key + 1
+    if data[after_key : after_key + 2] != b":{":
+        opens = _OPENS.match(data, after_key)
+        if opens is None:
+            return NOTHING
+        begin = opens.end()
+    # As latin-1, so that places in the text are places in the bytes; there are only numbers to read.
+    text = data[begin : begin + OBJECT_BYTES].decode("latin-1")
+    try:
+        value, length = _decode(text)
+    except (ValueError, RecursionError):
+        if chunked:
+            raise _Split from None
+        try:
+            # An event's JSON may be spread over several lines, each with its own prefix.
+            value, length = _decode(_DATA_LINES.sub("\n", text))
+        except (ValueError, RecursionError):
+            return NOTHING
+    if chunked and data.find(b"\r\n", after_key, begin + length) >= 0:
+        raise _Split
+    return value if isinstance(value, dict) and not wanted.isdisjoint(value) else NOTHING
+
+
+def _count(value: object) -> int:
+    """A count; UNKNOWN unless it is a number from zero on."""
+    if type(value) is int or type(value) is float:
+        return int(value) if 0 <= value < MOST else UNKNOWN
+    return UNKNOWN
+
+
+def _positive(value: object) -> float:
+    """A speed or a time; UNKNOWN unless it is a number above zero."""
+    if type(value) is float or type(value) is int:
+        return float(value) if 0 < value < MOST else UNKNOWN
+    return UNKNOWN
+
+
+def _summed(usage: Found, timings: Found, metrics: Found) -> Tokens:
+    """One account of what the upstream tells in up to three places."""
+    count = made = cached = drafted = accepted = UNKNOWN
+    prompt_speed: float = UNKNOWN
+    speed: float = UNKNOWN
+    if usage:
+        count = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        made = _count(usage.get("completion_tokens", usage.get("output_tokens")))
+        cached = _cached(usage)
+        total = _count(usage.get("total_tokens"))
+        if made < 0 and total >= 0:
+            # Embeddings and rerankings make none; some of them tell the total alone.
+            count = total if count < 0 else count
+            made = max(0, total - count)
+    if timings:
+        # llama-server measured it; `usage` also counts the prompt's cached tokens.
+        get = timings.get
+        if "prompt_n" in timings:
+            count = _count(get("prompt_n"))
+        if "predicted_n" in timings:
+            made = _count(get("predicted_n"))
+        if "cache_n" in timings:
+            cached = _count(get("cache_n"))
+        if "draft_n" in timings and "draft_n_accepted" in timings:
+            drafted, accepted = _count(get("draft_n")), _count(get("draft_n_accepted"))
+        prompt_speed, speed = _positive(get("prompt_per_second")), _positive(get("predicted_per_second"))
+    if metrics:
+        # vLLM tells times, not speeds.
+        first_ms, between_ms = _positive(metrics.get("time_to_first_token_ms")), _positive(metrics.get("mean_itl_ms"))
+        computed = count - max(0, cached)
+        if first_ms > 0 and computed > 0:
+            prompt_speed = computed * 1000 / first_ms
+        if between_ms > 0:
+            speed = 1000 / between_ms
+        drafts = metrics.get("speculative_decoding")
+        if isinstance(drafts, dict) and "num_draft_tokens" in drafts:
+            drafted = _count(drafts["num_draft_tokens"])
+            accepted = _count(drafts.get("num_accepted_draft_tokens"))
+    return Tokens(cached, drafted, accepted, count, made, prompt_speed, speed)
+
+
+def _cached(usage: Found) -> int:
+    if "cache_read_input_tokens" in usage:
+        return _count(usage["cache_read_input_tokens"])
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    return _count(details.get("cached_tokens")) if isinstance(details, dict) else UNKNOWN
+
+
+def _error(answer: Answer) -> str:
+    """The message of an error's body, else the status in words."""
+    if answer.head and not answer.tail:
+        data = body(answer)
+        if data and len(data) <= ERROR_BYTES:
+            try:
+                message = _message(json.loads(data))
+            except (ValueError, RecursionError):
+                message = ""
+            if message:
+                return message[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+    try:
+        return f"{answer.status} {HTTPStatus(answer.status).phrase}"
+    except ValueError:
+        return f"HTTP {answer.status}" if answer.status else ""
+
+
+def _message(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    error, detail = value.get("error"), value.get("detail")
+    if isinstance(detail, list) and detail:
+        detail = detail[0].get("msg") if isinstance(detail[0], dict) else detail[0]  # FastAPI's list of them
+    candidates = [error.get("message") if isinstance(error, dict) else error, value.get("message"), detail]
+    return next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), "")
