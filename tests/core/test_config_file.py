@@ -307,10 +307,22 @@ def test_what_is_ignored_is_not_looked_into() -> None:
     assert len(warnings("foo: ${x}\nstore: {path: '${y}'}\nmodels: {m: {proxy: 'http://h', bar: '${z}'}}")) == 3
 
 
-@pytest.mark.parametrize("key", ["store", "captureBuffer", "ui", "metricsMaxInMemory"])
+@pytest.mark.parametrize("key", ["store", "captureBuffer", "metricsMaxInMemory"])
 def test_keys_of_later_versions_are_a_warning(key: str) -> None:
     assert warnings(f"\n{key}: 5\n") == [(2, f"{key}: has no effect yet; a later version supports it")]
     assert warnings(f"{key}:\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        ("", ("X-Session-ID", "X-Litellm-Session-Id")),
+        ("ui: {activity: {session_id: []}}", ("X-Session-ID", "X-Litellm-Session-Id")),
+        ("ui: {activity: {session_id: [' X-One ', x-two, X-ONE, '']}}", ("X-One", "x-two")),
+    ],
+)
+def test_session_id_headers(text: str, headers: tuple[str, ...]) -> None:
+    assert loads(text).session_id_headers == headers
 
 
 @pytest.mark.parametrize("profiles", ["{coding: [a, b]}", "[a]", "{p: [a], q: [b]}"])

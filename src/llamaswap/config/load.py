@@ -17,7 +17,7 @@ from llamaswap.config.macros import Macro
 from llamaswap.config.merge import merge
 from llamaswap.config.report import Report, nearest
 from llamaswap.config.schema import LOG_LEVELS, LOG_TARGETS, ROOT, TIME_FORMATS
-from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, Config, ModelConfig, Performance
+from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, DEFAULT_SESSION_ID_HEADERS, Config, ModelConfig, Performance
 from llamaswap.config.sources import Source, read_all
 from llamaswap.config.tree import Entry, Map, Node
 from llamaswap.errors import ConfigError
@@ -147,6 +147,7 @@ def _config(root: Node, keep_ports: Mapping[str, int], report: Report) -> Config
         unload_timeout_s=unload_s,
         health_check_timeout_s=health_s,
         performance=_performance(raw["performance"], report),
+        session_id_headers=_session_id_headers(raw["ui"]["activity"]["session_id"]),
     )
 
 
@@ -255,6 +256,15 @@ def _performance(raw: dict[str, Any], report: Report) -> Performance:
         shown = f"{every_s:g}s" if abs(every_s) >= 1 else f"{every_s * 1000:g}ms"
         report.error(("performance", "every"), f"performance: every must be at least 5s, got {shown}")
     return Performance(disabled=raw["disabled"], every_s=every_s)
+
+
+def _session_id_headers(names: list[str]) -> tuple[str, ...]:
+    """Trimmed, each once whatever its case."""
+    known: dict[str, str] = {}
+    for name in map(str.strip, names):
+        if name:
+            known.setdefault(name.lower(), name)
+    return tuple(known.values()) or DEFAULT_SESSION_ID_HEADERS
 
 
 def _hosts(names: list[Any], report: Report) -> tuple[str, ...]:

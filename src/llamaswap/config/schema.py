@@ -262,7 +262,27 @@ ROOT = Section(
             ),
             "Watching the machine.",
         ),
-        Key("ui", Anything(), "Settings of the web UI.", status="later"),
+        Key(
+            "ui",
+            Section(
+                (
+                    Key(
+                        "activity",
+                        Section(
+                            (
+                                Key(
+                                    "session_id",
+                                    ListOf(Text()),
+                                    "Request headers that name a session. Default: X-Session-ID, X-Litellm-Session-Id.",
+                                ),
+                            )
+                        ),
+                        "The list of requests.",
+                    ),
+                )
+            ),
+            "Settings of the web UI.",
+        ),
         Key("metricsMaxInMemory", Anything(), "How many activity rows are kept.", status="later"),
         Key("matrix", Anything(), "Not supported by this version.", status="refused"),
         Key("peers", Anything(), "Not supported by this version.", status="refused"),

@@ -115,6 +115,7 @@ class Performance:
     """Between two samples."""
 
 
+DEFAULT_SESSION_ID_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 DEFAULT_IGNORE_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 
 
@@ -150,6 +151,8 @@ class Config:
     health_check_timeout_s: float = 120.0
     """These three are already applied to the models."""
     performance: Performance = Performance()
+    session_id_headers: tuple[str, ...] = DEFAULT_SESSION_ID_HEADERS
+    """Request headers by which the UI tells sessions apart (ui.activity.session_id)."""
     warnings: tuple[Problem, ...] = ()
     """Findings that do not stop it: unknown keys, keys of later versions."""
 
