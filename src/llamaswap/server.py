@@ -4,6 +4,7 @@ serve
 ├ fleet        processes, one task each; the idle reaper
 ├ app          Hypercorn's connections to the Quart-Trio app
 ├ front        listeners; a connection is a task, its lease and pump live in its scope
+├ monitor      a look at the machine every few seconds
 ├ preload      hooks.on_startup.preload
 └ signals      TERM and INT begin the shutdown, a second one ends it at once
 """
@@ -20,12 +21,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.errors import SwapError
 from llamaswap.observe.logs import Logs
+from llamaswap.observe.metrics import Metrics
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.relay import Relay
@@ -35,6 +38,9 @@ from llamaswap.routing.lifecycle import State
 from llamaswap.upstream.fleet import Fleet, Lease
 from llamaswap.web.dispatch import Dispatcher
 from llamaswap.web.front import Front
+
+if TYPE_CHECKING:
+    from llamaswap.observe.system import Monitor
 
 log = logging.getLogger("llamaswap")
 
@@ -79,6 +85,9 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
     app = _App(stopping)
     relay = Relay(config, catalogue, fleet, pool)
     dispatcher = Dispatcher(config, relay, app.serve)
+    metrics = Metrics(config.models)
+    fleet.observers.append(metrics)
+    relay.flights.on_close.append(metrics.finished)
     status = 0
     # Trio raises again what nobody has read when the receiver closes: a third signal must not decide the status.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -98,11 +107,13 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
             log.info("llamaswap listens on %s", listener.url)
             if listener.public and not config.api_keys:
                 log.warning("other machines can reach %s and no apiKeys are set: anyone may use it", listener.url)
+            monitor = _monitor(config, fleet)
+            tree.start_soon(monitor.run)
             # Asked for in the order of the list, all before the first of them is waited for.
             for lease in [fleet.submit(config.models[model_id]) for model_id in config.preload]:
                 tree.start_soon(_preload, lease)
             # Listening already: the first client need not wait for what only the app's pages need.
-            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher)
+            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics)
             _settle_memory()
             stops = 0
             async for number in signals:
@@ -122,6 +133,16 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
             tree.cancel_scope.cancel()
     pool.close()
     return status
+
+
+def _monitor(config: Config, fleet: Fleet) -> Monitor:
+    """Who looks at the machine; imported late, since what it looks with takes a while to import."""
+    from llamaswap.observe.system import Monitor
+
+    monitor = Monitor(config.performance, pid=fleet.pid)
+    monitor.configure(config)
+    fleet.observers.append(monitor)
+    return monitor
 
 
 async def _wind_down(fleet: Fleet, front: Front, everything: trio.CancelScope) -> None:
@@ -163,6 +184,8 @@ class _App:
         fleet: Fleet,
         logs: Logs,
         dispatcher: Dispatcher,
+        monitor: Monitor,
+        metrics: Metrics,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -178,6 +201,8 @@ class _App:
             logs=logs,
             stopping=self._stopping,
             flights=dispatcher.flights,
+            monitor=monitor,
+            metrics=metrics,
         )
         app = create_app(state)
         app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]

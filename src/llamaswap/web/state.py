@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,11 @@ from llamaswap import __version__
 from llamaswap._build import BUILD_DATE, COMMIT
 from llamaswap.config.settings import Config
 from llamaswap.observe.flights import Flights
+from llamaswap.observe.hub import Hub
 from llamaswap.observe.logs import Logs
+from llamaswap.observe.metrics import Metrics
+from llamaswap.observe.modellog import ModelLog
+from llamaswap.observe.system import Monitor
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.routing.scheduler import ModelView
@@ -25,6 +29,18 @@ class FleetControl(Protocol):
     """What the control routes ask of `upstream.fleet.Fleet`."""
 
     def views(self) -> Sequence[ModelView]: ...
+
+    def pid(self, model_id: str) -> int | None: ...
+
+    def loading_s(self, model_id: str) -> float | None: ...
+
+    def waiting_for(self, model_id: str) -> list[str]: ...
+
+    def on_change(self, fn: Callable[[str], None]) -> None: ...
+
+    async def preload(self, model_id: str) -> float: ...
+
+    def begin_load(self, model_id: str) -> None: ...
 
     async def unload(self, model_ids: Collection[str] | None) -> None:
         """Stop these models (None: all); returns when they have stopped.
@@ -45,6 +61,10 @@ class AppState:
     stopping: trio.Event
     """Set when the server begins to shut down: streams end."""
     flights: Flights = field(default_factory=Flights)
+    hub: Hub = field(default_factory=Hub)
+    model_log: ModelLog = field(default_factory=ModelLog)
+    monitor: Monitor = field(default_factory=Monitor)
+    metrics: Metrics = field(default_factory=Metrics)
     version: str = __version__
     commit: str = COMMIT
     build_date: str = BUILD_DATE
