@@ -28,6 +28,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Carried(Protocol):
     """What a flight reads of the exchange that serves it."""
 
+    begun: float
     method: str
     path: str
     query: str
@@ -81,7 +82,7 @@ class Flight:
         """The request's body as the client sent it."""
         self.timestamp = time.time()
         """Seconds since the epoch."""
-        self.begun = time.monotonic()
+        self.begun = exchange.begun
         self.granted_at: float | None = None
         """When its model was ready for it."""
         self.load_s = 0.0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -39,6 +40,7 @@ class Exchange(ABC):
     """
 
     __slots__ = (
+        "begun",
         "broken",
         "bytes_sent",
         "client",
@@ -63,6 +65,7 @@ class Exchange(ABC):
         """Names as the client wrote them (lower case over HTTP/2)."""
         self.client = client
         """The peer's address, without its port."""
+        self.begun = time.monotonic()
         self.started = False
         """Whether `start` was called: from here on an error can only break the connection."""
         self.status = 0

@@ -7,7 +7,7 @@ only the head is rewritten.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 import trio
@@ -70,13 +70,38 @@ class Attempt:
         self._complete = False
         self._patience: trio.CancelScope | None = None
 
-    async def carry(self) -> Outcome:
+    async def carry(self, received: bytes = b"") -> Outcome:
         """Run to the end. Raises ClientGone, or a SwapError if nothing has reached the client.
 
-        Cancelled or failed, the connection is closed, which tells the upstream to stop working.
+        `received` was read of the answer already. Cancelled or failed, the connection is closed, which tells
+        the upstream to stop working.
         """
+        self._buffer = received
+        return await self._guarded(self._stages)
+
+    async def carry_on(self, parser: ChunkParser | None, unsent: bytes) -> None:
+        """The rest of an answer that has begun, all but `unsent` of it sent: what `parser` misses, if it is there.
+
+        As `carry`, but that only ClientGone is raised.
+        """
+        self._answered = self._chunked = self._raw = True
+        self._parser = parser
+
+        async def rest() -> Outcome:
+            if unsent:
+                await self._ex.send_raw(unsent)
+            if parser is not None and not parser.complete:
+                assert self._connection is not None
+                return await self._carry_body(self._connection)
+            self._complete = True
+            await self._ex.finish(raw=True)
+            return Outcome.DONE
+
+        await self._guarded(rest)
+
+    async def _guarded(self, stages: Callable[[], Awaitable[Outcome]]) -> Outcome:
         try:
-            return await self._stages()
+            return await stages()
         except Broken as broken:
             self._reusable = False
             # After loading frames a failure before the response's head can still be told in the stream.

@@ -26,7 +26,8 @@ from llamaswap.relay.heads import request_head
 from llamaswap.relay.loading import TICK_S, LoadingFrames
 from llamaswap.relay.pool import Pool, origin_of
 from llamaswap.relay.pump import EXIT_NOTICE_S, Attempt, Outcome
-from llamaswap.relay.transport import Data
+from llamaswap.relay.ride import Ride
+from llamaswap.relay.transport import Data, Plain, Transport
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.upstream.fleet import Fleet, Lease, Upstream
@@ -83,8 +84,72 @@ class Relay:
                     parts = multipart.rewrite(raw, field, model.use_model_name)
         self._begin(ex, model, name, raw, metered=ex.method == "POST")
         loading = stream and endpoint.is_chat and model.send_loading_state
-        target = endpoint.upstream_path.encode()
+        target = _with_query(endpoint.upstream_path.encode(), ex)
         await self._forward(ex, model, target, parts or [body], identity=True, loading=loading)
+
+    def depart(self, ex: Exchange, endpoint: Endpoint, raw: bytes) -> Ride | None:
+        """Send a request on its way if that takes no waiting: its model ready, a connection idle, room to send.
+
+        None: it is not that simple, and nothing has happened yet; `handle` is the way. `raw` is the whole body
+        of a POST with a model in its JSON.
+        """
+        if not self._pool.engine.ready:
+            return None
+        try:
+            parsed = filters.parse(raw)
+            model = self._catalogue.get(parsed.model)
+            if model is None or model.timeouts.response_header_s > 0:
+                return None
+            body = filters.apply(raw, parsed, model, parsed.model)
+        except SwapError:
+            return None
+        lease = self._fleet.claim(model)
+        if lease is None:
+            return None
+        upstream = lease.upstream
+        connection = self._pool.take(upstream)
+        if not isinstance(connection, Plain):
+            if connection is not None:
+                self._pool.give(upstream, connection)
+            lease.release()
+            return None
+        target = _with_query(endpoint.upstream_path.encode(), ex)
+        prefix = origin_of(upstream.base_url).prefix.encode()
+        packet = request_head(ex, prefix + target, len(body), identity=True) + body
+        try:
+            sent = connection.send_now(packet)
+        except OSError:
+            sent = -1
+        if sent < len(packet):
+            connection.close()
+            lease.release()
+            return None
+        loading = parsed.stream and endpoint.is_chat and model.send_loading_state
+        self._begin(ex, model, parsed.model, raw, metered=True)
+        assert ex.flight is not None
+        ex.flight.granted_at = ex.flight.begun
+        return Ride(ex, model, target, body, loading, lease, connection)
+
+    async def resume(self, ride: Ride) -> None:
+        """Whatever is left to do for a ride.
+
+        Raises as `handle` does. Cancel-safe: nothing stays behind.
+        """
+        ex, lease = ride.exchange, ride.lease
+        if not ex.started and not ride.received:
+            await self._forward(
+                ex, ride.model, ride.target, [ride.body], identity=True, loading=ride.loading, unanswered=ride
+            )
+            return
+        ex.watch()
+        attempt = Attempt(ex, lease.upstream, self._pool, ride.connection, [])
+        try:
+            if ex.started:
+                await attempt.carry_on(ride.parser, ride.unsent)
+            else:
+                await attempt.carry(ride.received)
+        finally:
+            lease.release()
 
     async def handle_upstream(self, ex: Exchange) -> None:
         """`/upstream/<model>/<path>`: the upstream's own pages and routes, untouched.
@@ -104,11 +169,9 @@ class Relay:
         ex.model_id = model.id
         if any(pattern.search(rest) for pattern in self._config.ignore_paths):
             self.require_ready(model)
-        target = rest.encode("latin-1")
+        target = _with_query(rest.encode("latin-1"), ex)
         if ex.websocket:
-            await self._websocket(
-                ex, model, target + (b"?" + ex.query.encode("latin-1") if ex.query else b"")
-            )
+            await self._websocket(ex, model, target)
             return
         body = await ex.read_body(self._config.max_request_body_bytes)
         metered = ex.method == "POST" and classify("POST", rest) is not None
@@ -155,16 +218,16 @@ class Relay:
         *,
         identity: bool,
         loading: bool,
+        unanswered: Ride | None = None,
     ) -> None:
+        """Have it answered. `unanswered`: a first try, on a connection that has ended since."""
         since: float | None = None
         retried = False
-        if ex.query:
-            target = b"%b?%b" % (target, ex.query.encode("latin-1"))
         ex.watch()
         flight = ex.flight
         assert flight is not None
         while True:
-            lease = self._fleet.submit(model, since=since)
+            lease = self._fleet.submit(model, since=since) if unanswered is None else unanswered.lease
             since = lease.submitted_at
             try:
                 if lease.granted:
@@ -174,10 +237,16 @@ class Relay:
                     flight.load_s = max(0.0, trio.current_time() - max(upstream.begun, lease.submitted_at))
                 flight.granted_at = time.monotonic()
                 segments = self._segments(ex, upstream, target, body, identity)
-                outcome = await self._try(ex, upstream, segments)
+                connection = None
+                if unanswered is None:
+                    connection = self._pool.take(upstream)
+                else:
+                    unanswered.connection.close()
+                    unanswered = None
+                outcome = await self._try(ex, upstream, connection, segments)
                 if outcome is Outcome.REFUSED and upstream.alive and model.check_endpoint == "none":
                     await self._until_bound(upstream)
-                    outcome = await self._try(ex, upstream, segments)
+                    outcome = await self._try(ex, upstream, self._pool.take(upstream), segments)
                 if outcome is Outcome.DONE:
                     return
                 await self._settle_death(upstream, outcome)
@@ -205,9 +274,10 @@ class Relay:
             return [b"".join((head, *body))]
         return [head, *body]
 
-    async def _try(self, ex: Exchange, upstream: Upstream, segments: Sequence[Data]) -> Outcome:
+    async def _try(
+        self, ex: Exchange, upstream: Upstream, connection: Transport | None, segments: Sequence[Data]
+    ) -> Outcome:
         """On an idle connection if there is one; a stale one is replaced silently."""
-        connection = self._pool.take(upstream)
         outcome = await Attempt(ex, upstream, self._pool, connection, segments).carry()
         if outcome is Outcome.NO_ANSWER and connection is not None:
             outcome = await Attempt(ex, upstream, self._pool, None, segments).carry()
@@ -288,3 +358,7 @@ class Relay:
                 await ex.send(frames.done(trio.current_time() - begun))
                 return upstream
             await ex.send(frames.tick(lease.queue_position, trio.current_time() - begun))
+
+
+def _with_query(path: bytes, ex: Exchange) -> bytes:
+    return b"%b?%b" % (path, ex.query.encode("latin-1")) if ex.query else path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamaswap.config.diff import same_process
 from llamaswap.config.settings import ModelConfig
 from llamaswap.routing.lifecycle import State
 from llamaswap.routing.policy import LoadedModel
@@ -22,15 +23,18 @@ class ModelState:
     """One model's part of the state."""
 
     __slots__ = (
+        "config",
         "fence",
         "id",
         "idle_since",
         "in_flight",
         "limit",
         "open",
+        "outdated",
         "priority",
         "queue",
         "ready_at",
+        "runs",
         "state",
         "ttl_s",
         "waits_for",
@@ -38,6 +42,12 @@ class ModelState:
 
     def __init__(self, config: ModelConfig, priority: int) -> None:
         self.id = config.id
+        self.config: ModelConfig | None = config
+        """None: a reload has removed the model; what is left of it ends."""
+        self.runs: ModelConfig | None = None
+        """What the process was started with."""
+        self.outdated = False
+        """The process is not the configured one any more: nobody new is sent there, and it goes when it is idle."""
         self.limit = config.concurrency_limit
         self.ttl_s = config.ttl_s
         self.priority = priority
@@ -54,6 +64,24 @@ class ModelState:
         self.open = False
         """Ready, not fenced, nobody waits: a request may go at once. Kept by `_reconcile`."""
 
+    def configure(self, config: ModelConfig | None, priority: int) -> None:
+        """Go by another configuration from now on (None: the model is gone), those who wait included."""
+        self.config = config
+        if config is not None:
+            self.limit = config.concurrency_limit
+            self.ttl_s = config.ttl_s
+            for ticket in self.queue:
+                if ticket.priority == self.priority:
+                    ticket.priority = priority
+            self.priority = priority
+        self.outdated = self.runs is not None and (config is None or not same_process(self.runs, config))
+
+    def must_go(self) -> bool:
+        """Outdated, and nobody is with it."""
+        if not self.outdated:
+            return False
+        return self.state is State.STARTING or (self.state is State.READY and not self.in_flight)
+
     def loaded(self) -> bool:
         return self.state in (State.STARTING, State.READY, State.STOPPING)
 
@@ -63,7 +91,9 @@ class ModelState:
 
     def needs_place(self) -> bool:
         """Somebody waits, and no process is there or on its way to serve him."""
-        return bool(self.queue) and self.waits_for is None and self.state in (State.STOPPED, State.STOPPING)
+        if not self.queue or self.waits_for is not None:
+            return False
+        return self.outdated or self.state in (State.STOPPED, State.STOPPING)
 
     def ttl_deadline(self) -> float | None:
         if self.ttl_s <= 0 or self.state is not State.READY or self.idle_since is None or self.queue:

@@ -14,6 +14,8 @@ The rules (see also docs/architecture.md):
   and the models that must go for it are *fenced*, which means that requests that arrive from then on
   queue. Those who were already waiting for a fenced model's start still go when it is ready, since
   stopping it before it has served anybody would only waste the load.
+- A reload (`reconfigure`) disturbs no process that can serve the new configuration. One that cannot is
+  *outdated*: it gets nobody new, finishes what it has and goes; who waits for its model gets a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Collection
 from math import inf
 
 from llamaswap.config.settings import Config
-from llamaswap.errors import ModelUnloaded, ShuttingDown, StartFailed, SwapError, TooManyRequests
+from llamaswap.errors import ModelNotFound, ModelUnloaded, ShuttingDown, StartFailed, SwapError, TooManyRequests
 from llamaswap.routing.lifecycle import Event, IllegalTransition, State, advance
 from llamaswap.routing.modelstate import ModelState, age, turn
 from llamaswap.routing.policy import EvictionPolicy
@@ -42,7 +44,10 @@ __all__ = ["Effect", "Grant", "ModelView", "Reject", "Scheduler", "Start", "Stop
 
 
 class Scheduler:
-    """All models of one configuration. Model ids are ids, never aliases; an unknown one is a KeyError."""
+    """All models of one configuration. Model ids are ids, never aliases; an unknown one is a KeyError.
+
+    What a reload removed can be looked at until the next one, or until its process and requests have ended.
+    """
 
     def __init__(self, config: Config, policy: EvictionPolicy) -> None:
         self._policy = policy
@@ -60,19 +65,18 @@ class Scheduler:
     # -- what happens to requests
 
     def submit(self, ticket: Ticket, now: float) -> list[Effect]:
-        """A new request. The effects may settle this very ticket (Grant or Reject)."""
-        model = self._models[ticket.model]
+        """A new request. The effects may settle this very ticket (Grant or Reject; unknown models reject it)."""
+        model = self._models.get(ticket.model)
         ticket.submitted_at = now if ticket.since is None or ticket.since > now else ticket.since
+        if model is None or model.config is None:
+            return [self._reject(ticket, _removed(ticket.model))]  # while its client was still sending
         if ticket.priority is None:
             ticket.priority = model.priority
         if self._closing:
             return [self._reject(ticket, ShuttingDown())]
         if model.in_flight + len(model.queue) >= model.limit and not ticket.exempt:
             return [self._reject(ticket, TooManyRequests())]
-        if model.open and now < self._overdue_at:
-            model.in_flight += 1
-            model.idle_since = None
-            ticket.state = "granted"
+        if self.claim(ticket, now):
             return [Grant(ticket)]
         self._seq += 1
         ticket.seq = self._seq
@@ -80,22 +84,37 @@ class Scheduler:
         self._queued += 1
         return self._reconcile(now, [])
 
+    def claim(self, ticket: Ticket, now: float) -> bool:
+        """Grant `ticket` if its request may go at once; else change nothing, and `submit` is the way."""
+        model = self._models.get(ticket.model)
+        if model is None or not model.open or now >= self._overdue_at or self._closing:
+            return False
+        if model.in_flight >= model.limit and not ticket.exempt:
+            return False
+        ticket.submitted_at = now if ticket.since is None or ticket.since > now else ticket.since
+        model.in_flight += 1
+        model.idle_since = None
+        ticket.state = "granted"
+        return True
+
     def release(self, ticket: Ticket, now: float) -> list[Effect]:
         """The request is over, or its client left while it waited. Total: any state, any number of times."""
-        model = self._models[ticket.model]
         state, ticket.state = ticket.state, "released"
+        if state not in ("granted", "queued"):
+            return []
+        model = self._models[ticket.model]
         if state == "granted":
             model.in_flight -= 1
             if model.in_flight:
                 return []
             if model.state is State.READY:
                 model.idle_since = now
-        elif state == "queued" and ticket.seq:
+        elif ticket.seq:
             model.queue.remove(ticket)
             self._queued -= 1
         else:
             return []
-        return self._reconcile(now, []) if self._queued or state == "queued" else []
+        return self._reconcile(now, []) if self._queued or state == "queued" or model.outdated else []
 
     # -- what happens to processes
 
@@ -118,6 +137,7 @@ class Scheduler:
             it.idle_since = None if it.in_flight else now
         else:
             self._not_ready(it)
+            it.runs, it.outdated = None, False
             if before is State.STARTING:
                 cause = error or StartFailed(f"model '{model}' exited before it was ready")
                 self._reject_all(it, cause, effects)
@@ -147,6 +167,33 @@ class Scheduler:
             self._reject_all(model, ShuttingDown(), effects)
             if model.state is State.STOPPED:
                 model.state = advance(model.state, Event.SHUTDOWN)
+        return self._reconcile(now, effects)
+
+    def reconfigure(self, config: Config, policy: EvictionPolicy, now: float) -> list[Effect]:
+        """From now on these models and these rules.
+
+        Processes that can serve the new configuration keep running, with their requests, whatever else
+        changes. Outdated ones drain and then get a Stop with the reason "reload"; who waits for a removed
+        model is rejected. What runs may stay together even if the new rules would not have loaded it so.
+        """
+        self._policy = policy
+        self._max_wait_s = config.max_wait_s
+        effects: list[Effect] = []
+        before, self._models = self._models, {}
+        for id, settings in config.models.items():
+            model = before.pop(id, None)
+            if model is None:
+                model = ModelState(settings, 0)
+                model.state = State.SHUTDOWN if self._closing else State.STOPPED
+            model.configure(settings, config.priorities.get(id, 0))
+            self._models[id] = model
+        for id, model in before.items():
+            if model.config is not None or model.loaded() or model.in_flight:
+                self._models[id] = model
+            model.configure(None, 0)
+            self._reject_all(model, _removed(id), effects)
+        for model in self._models.values():
+            model.waits_for = None  # the new policy says anew who must go
         return self._reconcile(now, effects)
 
     # -- time
@@ -202,7 +249,9 @@ class Scheduler:
         self._now = now
         for model in self._models.values():
             due = model.ttl_deadline()
-            if due is not None and now >= due:
+            if model.must_go():
+                self._stop(model, "reload", effects)
+            elif due is not None and now >= due:
                 self._stop(model, "ttl", effects)
         while True:
             self._placed = [model for model in self._models.values() if model.placed()]
@@ -213,7 +262,8 @@ class Scheduler:
             if not self._place(reserved, effects):
                 break
         for model in self._models.values():
-            model.open = model.state is State.READY and model.fence is None and not model.queue and not self._closing
+            free = model.fence is None and not model.queue and not model.outdated
+            model.open = model.state is State.READY and free and not self._closing
         return effects
 
     def _fence(self) -> list[ModelState]:
@@ -245,7 +295,7 @@ class Scheduler:
 
     def _grant(self, effects: list[Effect]) -> None:
         for model in self._models.values():
-            if model.state is not State.READY or not model.queue:
+            if model.state is not State.READY or not model.queue or model.outdated:
                 continue
             going = sorted((t for t in model.queue if self._passes(t, model.fence)), key=turn)
             model.queue = [t for t in model.queue if not self._passes(t, model.fence)]
@@ -278,7 +328,7 @@ class Scheduler:
                         self._stop(victim, "swap", effects, model.id)
             else:
                 model.waits_for = None
-                model.state = advance(model.state, Event.START)
+                model.state, model.runs = advance(model.state, Event.START), model.config
                 effects.append(Start(model.id))
             return True
         return False
@@ -350,3 +400,7 @@ class Scheduler:
             effects.append(self._reject(ticket, error))
         self._queued -= len(model.queue)
         model.queue.clear()
+
+
+def _removed(model_id: str) -> ModelNotFound:
+    return ModelNotFound(f"model '{model_id}' is not in the configuration any more")

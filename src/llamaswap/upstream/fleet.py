@@ -98,6 +98,14 @@ class Fleet:
             self._apply(effects)
         return lease
 
+    def claim(self, model: ModelConfig) -> Lease | None:
+        """A granted lease if the request may go at once, else None: ask with `submit` then. Synchronous."""
+        lease = Lease(self, model.id, None, False)
+        if not self._scheduler.claim(lease, trio.current_time()):
+            return None
+        lease.settle(self._runs[model.id].upstream)
+        return lease
+
     def position(self, lease: Lease) -> int:
         """See `Lease.queue_position`."""
         if self._scheduler.view(lease.model).state is State.STARTING:

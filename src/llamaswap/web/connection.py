@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from llamaswap.errors import RequestCancelled, RequestTimeout, SwapError
 from llamaswap.relay.exchange import ClientGone
+from llamaswap.relay.ride import Ride
 from llamaswap.relay.transport import Transport
 from llamaswap.web.http1 import RequestHead, take_head
 from llamaswap.web.http_exchange import DRAIN_BYTES, HttpExchange
+
+if TYPE_CHECKING:
+    from llamaswap.web.lane import Seat
 
 HEAD_S = 10  # a request head must be complete by then
 IDLE_S = 75  # keep-alive between requests, as nginx has it
@@ -34,6 +38,12 @@ class Host(Protocol):
     def watch(self, connection: Connection) -> None:
         """Call `start_watcher` of it in a moment."""
 
+    def seat(self, connection: Connection) -> Seat | None:
+        """Its place in the express lane, if it can have one."""
+
+    async def resume(self, ride: Ride) -> None:
+        """Answer a request that came out of the lane. Raises nothing but Cancelled."""
+
     async def take_over(self, connection: Connection) -> None:
         """Serve a connection that opened with HTTP/2's preface, to its end."""
 
@@ -56,7 +66,9 @@ class Connection:
         self._watcher: trio.CancelScope | None = None
         self._watcher_done = trio.Event()
         self._reading = ""  # head | body, while a client owes us one
-        self._since = host.tick
+        self.since = host.tick
+        """The host's tick at which the present wait began."""
+        self._seat = host.seat(self)
         self._timed_out = False
         self._cancelled = False
         self._progress = (0, 0)
@@ -81,7 +93,7 @@ class Connection:
 
     def overdue(self) -> bool:
         """Called by the sweeper: whether the client owes us bytes for too long. Ends the wait if so."""
-        waited = self.host.tick - self._since
+        waited = self.host.tick - self.since
         if self._reading:
             limit = HEAD_S if self._reading == "head" else BODY_STALL_S
             self._timed_out = waited > limit
@@ -99,6 +111,13 @@ class Connection:
 
     async def _requests(self) -> None:
         while True:
+            ride = await self._seat.rest() if self._seat is not None and not self.buffer else None
+            if ride is not None:
+                assert self.exchange is not None
+                await self.host.resume(ride)
+                if not await self._may_go_on(self.exchange):
+                    return
+                continue
             try:
                 head = await self._next_head()
             except SwapError as error:
@@ -109,17 +128,18 @@ class Connection:
                 return
             ex = self.exchange = HttpExchange(self, head)
             await self.host.serve(ex)
-            await self.unwatch()
-            self._since = self.host.tick
-            if not ex.finished or not ex.keep_alive:
-                await self._close_gently(ex)
+            if not await self._may_go_on(ex):
                 return
-            if not ex.body_read and not await self._drained(ex):
-                await self._close_gently(ex)
-                return
-            self.exchange = None
-            if self.host.closing:
-                return
+
+    async def _may_go_on(self, ex: HttpExchange) -> bool:
+        """After a request: whether another may follow on the connection. If not, it has been ended in order."""
+        await self.unwatch()
+        self.since = self.host.tick
+        if not ex.finished or not ex.keep_alive or (not ex.body_read and not await self._drained(ex)):
+            await self._close_gently(ex)
+            return False
+        self.exchange = None
+        return not self.host.closing
 
     def cancel(self) -> None:
         """End the request that is being served, and the connection with it."""
@@ -166,7 +186,7 @@ class Connection:
             done.set()
 
     async def _next_head(self) -> RequestHead | None:
-        self._since = self.host.tick
+        self.since = self.host.tick
         while True:
             if self.buffer:
                 if PREFACE.startswith(self.buffer[: len(PREFACE)]):
@@ -181,7 +201,7 @@ class Connection:
                     self._reading = ""
                     return head
                 if not self._reading:
-                    self._reading, self._since = "head", self.host.tick
+                    self._reading, self.since = "head", self.host.tick
             data = await self.transport.recv()
             if not data:
                 return None
@@ -189,7 +209,7 @@ class Connection:
 
     async def receive_body(self, limit: int) -> bytes:
         """More of a body that is owed. Raises ClientGone."""
-        self._reading, self._since = "body", self.host.tick
+        self._reading, self.since = "body", self.host.tick
         try:
             data = await self.transport.recv(limit)
         except OSError as error:

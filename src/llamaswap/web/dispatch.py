@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from llamaswap.config.settings import Config
 from llamaswap.errors import MethodNotAllowed, SwapError
@@ -15,9 +16,13 @@ from llamaswap.observe.flights import Flights
 from llamaswap.relay.endpoints import allowed_methods, classify
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.relay import UPSTREAM_PREFIX, Relay
+from llamaswap.relay.ride import Ride
 from llamaswap.web import access
 
 log = logging.getLogger("llamaswap.request")
+
+Subject = TypeVar("Subject")
+_CHECKED = "checked against"  # of a head's memo: the keys among which its own was found
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left before its answer; only in the log
 
@@ -48,13 +53,26 @@ class Dispatcher:
             or bool(allowed_methods(path))
         )
 
+    def depart(self, ex: Exchange, body: bytes) -> Ride | None:
+        """See `Relay.depart`; for any request with a body, if its client may ask at all."""
+        endpoint = classify(ex.method, ex.path)
+        if endpoint is None or endpoint.kind != "json" or not self._may_ask(ex):
+            return None
+        return self._relay.depart(ex, endpoint, body)
+
     async def serve(self, ex: Exchange) -> None:
         """Answer `ex`, or break its connection. Raises nothing but Cancelled."""
-        begun = time.monotonic()
+        await self._serve(ex, self._route, ex)
+
+    async def resume(self, ride: Ride) -> None:
+        """The same for one that has departed."""
+        await self._serve(ride.exchange, self._relay.resume, ride)
+
+    async def _serve(self, ex: Exchange, work: Callable[[Subject], Awaitable[None]], subject: Subject) -> None:
         gone = True
         try:
             try:
-                await self._route(ex)
+                await work(subject)
             except SwapError as error:
                 if ex.flight is not None:
                     ex.flight.error = str(error)
@@ -68,16 +86,20 @@ class Dispatcher:
         except ClientGone:
             pass  # told by the log line
         finally:
-            flight = ex.flight
-            if flight is not None:
-                flight.gone = gone and not flight.cancelled
-                self._relay.flights.close(flight)
-            status = CLIENT_CLOSED if gone else ex.status
-            # Pages and polls that look without asking for a model are of interest to developers only.
-            looks = not ex.model_id and status < 400 and ex.method in ("GET", "HEAD", "OPTIONS")
-            level = logging.DEBUG if looks else logging.INFO
-            if log.isEnabledFor(level):
-                _log_request(level, ex, status, time.monotonic() - begun)
+            self.settle(ex, gone=gone)
+
+    def settle(self, ex: Exchange, *, gone: bool) -> None:
+        """It is over: account for it and log it. `gone`: its client left before the answer was complete."""
+        flight = ex.flight
+        if flight is not None:
+            flight.gone = gone and not flight.cancelled
+            self._relay.flights.close(flight)
+        status = CLIENT_CLOSED if gone else ex.status
+        # Pages and polls that look without asking for a model are of interest to developers only.
+        looks = not ex.model_id and status < 400 and ex.method in ("GET", "HEAD", "OPTIONS")
+        level = logging.DEBUG if looks else logging.INFO
+        if log.isEnabledFor(level):
+            _log_request(level, ex, status, time.monotonic() - ex.begun)
 
     async def _route(self, ex: Exchange) -> None:
         endpoint = classify(ex.method, ex.path)
@@ -98,8 +120,18 @@ class Dispatcher:
         await self._to_app(ex)
 
     def _authorise(self, ex: Exchange) -> None:
-        if self._keys and not access.check_key(ex.headers, self._keys):
+        if not self._may_ask(ex):
             raise access.unauthorized(ex.headers)
+
+    def _may_ask(self, ex: Exchange) -> bool:
+        keys, memo = self._keys, ex.memo
+        if not keys or (memo is not None and memo.get(_CHECKED) is keys):
+            return True
+        if not access.check_key(ex.headers, keys):
+            return False
+        if memo is not None:
+            memo[_CHECKED] = keys
+        return True
 
 
 def _log_request(level: int, ex: Exchange, status: int, took_s: float) -> None:

@@ -16,10 +16,12 @@ import trio
 from trio.lowlevel import wait_readable
 
 from llamaswap.relay.pool import Pool
+from llamaswap.relay.ride import Ride
 from llamaswap.relay.transport import Plain, Tls, Transport, Wire, prepare
 from llamaswap.web.connection import HEAD_S, Connection
 from llamaswap.web.dispatch import Dispatcher
 from llamaswap.web.http_exchange import HttpExchange
+from llamaswap.web.lane import Seat
 
 log = logging.getLogger("llamaswap.front")
 
@@ -163,6 +165,15 @@ class Front:
 
     async def serve(self, ex: HttpExchange) -> None:
         await self._dispatcher.serve(ex)
+
+    async def resume(self, ride: Ride) -> None:
+        await self._dispatcher.resume(ride)
+
+    def seat(self, connection: Connection) -> Seat | None:
+        transport = connection.transport
+        if not isinstance(transport, Plain) or not self._pool.engine.ready:
+            return None
+        return Seat(connection, transport, self._dispatcher, self._pool)
 
     def watch(self, connection: Connection) -> None:
         self._fresh.append(connection)

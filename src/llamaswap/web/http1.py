@@ -138,6 +138,21 @@ def take_head(buffer: bytearray) -> RequestHead | None:
     return head
 
 
+def known_request(data: bytes) -> tuple[RequestHead, bytes] | None:
+    """A whole request, if `data` is exactly that and its head is one that is remembered and asks for nothing special.
+
+    (head, body): HTTP/1.1, the connection stays open, the body is behind the head.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    key, length = _without_length(data[:end])
+    known = _known.get(key)
+    if known is None or len(data) != end + length or not length:
+        return None
+    if known.http10 or known.expects_continue or not known.keep_alive:
+        return None
+    return known.again(length), data[end:]
+
+
 def _without_length(raw: bytes) -> tuple[bytes, int]:
     """A head without the digits of its Content-Length, and their number; b"" if it is not to be remembered.
 

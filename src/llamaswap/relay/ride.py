@@ -1,0 +1,111 @@
+"""A request that travels without a task: its model was ready, a connection idle, and everything fits one packet.
+
+Most requests are like that, and a task would cost them more than everything else together. The part here is the
+upstream's side of it, in plain functions; `web/lane.py` has the client's. Whatever takes waiting, or is in any way
+unusual, goes to a task: `Relay.resume` takes a ride on from wherever it is.
+"""
+
+from __future__ import annotations
+
+from llamaswap.config.settings import ModelConfig
+from llamaswap.relay.exchange import Exchange
+from llamaswap.relay.pool import Pool
+from llamaswap.relay.response import Broken, ChunkParser, read_answer
+from llamaswap.relay.transport import Data, Plain
+from llamaswap.upstream.fleet import Lease
+
+
+class Ride:
+    """One request, sent; its answer is to come on `connection`."""
+
+    __slots__ = (
+        "body",
+        "complete",
+        "connection",
+        "exchange",
+        "lease",
+        "loading",
+        "model",
+        "parser",
+        "received",
+        "target",
+        "unsent",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        model: ModelConfig,
+        target: bytes,
+        body: Data,
+        loading: bool,
+        lease: Lease,
+        connection: Plain,
+    ) -> None:
+        self.exchange = exchange
+        self.model = model
+        self.target = target
+        self.body = body
+        """As the upstream gets it."""
+        self.loading = loading
+        """Whether the client is told about a loading model, should it come to that."""
+        self.lease = lease
+        self.connection = connection
+        self.received = b""
+        """What has come of an answer that a task has to read. Empty with a task: the connection has ended."""
+        self.parser: ChunkParser | None = None
+        """Of a chunked body that goes on."""
+        self.complete = False
+        """Whether the whole answer has come."""
+        self.unsent = b""
+        """What the client did not take at once of an answer that has begun."""
+
+    def accept(self, data: bytes) -> bytes | None:
+        """The first bytes of the answer -> what the client gets for them; None if a task must read them.
+
+        Then `received` has them, and nothing else has changed.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            self.received = data
+            return None
+        parser: ChunkParser | None = None
+        body = data[end:]
+        try:
+            answer = read_answer(data[:end])
+            if answer.chunked:
+                parser = ChunkParser()
+                parser.feed(body)
+                complete = parser.complete
+                # Empty lines behind the end, which a parser overlooks, are no business of the client's.
+                usual = answer.plain and not (complete and data[-5:-4] in (b"\r", b"\n"))
+            else:
+                complete = True
+                usual = answer.plain and len(body) == answer.length
+        except Broken:
+            usual = complete = False
+        if not usual:
+            self.received = data
+            return None
+        self.parser, self.complete = parser, complete
+        ex = self.exchange
+        ex.started = True
+        ex.status = answer.status
+        ex.bytes_sent = len(body)
+        flight = ex.flight
+        if flight is not None:
+            flight.response_headers = answer.headers
+            flight.chunked = answer.chunked
+            if body:
+                flight.add(body)
+        return answer.wire() + body
+
+    def end(self, pool: Pool) -> None:
+        """The whole answer has come: let go of the model and keep the connection."""
+        pool.give(self.lease.upstream, self.connection)
+        self.lease.release()
+
+    def drop(self) -> None:
+        """Nobody wants the answer any more: the upstream is told by its connection's end."""
+        self.connection.close()
+        self.lease.release()
