@@ -41,6 +41,7 @@ STARTS = {
     "ignore_term": False,
     "exit_on_term": 0,
     "grandchild": False,  # one that ignores TERM and holds stdout
+    "astray": False,  # it makes a session of its own
 }
 DOES = {
     "tag": "",  # names the request in the journal
@@ -133,7 +134,9 @@ class Model:
     def have_child(self) -> None:
         code = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('child', flush=True)\ntime.sleep(600)"
         child = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-c", code, "--home", self.home], stdin=subprocess.DEVNULL
+            [sys.executable, "-S", "-E", "-c", code, "--home", self.home],
+            stdin=subprocess.DEVNULL,
+            start_new_session=bool(self.start["astray"]),
         )
         self.note("child", child=child.pid)
 

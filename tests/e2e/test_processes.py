@@ -79,10 +79,11 @@ def test_environment_and_arguments(on: Stage) -> None:
     assert [told[name] for name in names] == expected
 
 
-def test_a_process_of_its_own_session_and_with_no_input(on: Stage) -> None:
+def test_a_process_group_of_its_own_and_no_input(on: Stage) -> None:
     on.ask("m")
     pid = on.pid("m")
-    assert os.getsid(pid) == os.getpgid(pid) == pid
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == os.getsid(on.process.pid), "a session would bring a scheduling group"
     assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
     # Nothing of the server's own: no listening socket, no other model's pipe.
     inherited = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)}
@@ -226,8 +227,9 @@ def test_a_request_right_after_a_crash(on: Stage) -> None:
         assert on.ask("m").status == 200
 
 
-def test_children_of_a_crashed_model_go_with_it(on: Stage) -> None:
-    on.script("m", grandchild=True)
+@pytest.mark.parametrize("astray", [False, True])
+def test_children_of_a_crashed_model_go_with_it(on: Stage, astray: bool) -> None:
+    on.script("m", grandchild=True, astray=astray)
     pid = on.ask("m").json["pid"]
     on.happens("child", "m")
     assert len(on.processes()) == 2
@@ -417,8 +419,9 @@ def test_one_that_ignores_term_is_killed_after_its_time(on: Stage) -> None:
     assert on.journal("term ignored") and on.processes() == []
 
 
-def test_a_child_that_ignores_term_and_holds_the_output(on: Stage) -> None:
-    on.script("stubborn", grandchild=True)
+@pytest.mark.parametrize("astray", [False, True])
+def test_a_child_that_ignores_term_and_holds_the_output(on: Stage, astray: bool) -> None:
+    on.script("stubborn", grandchild=True, astray=astray)
     on.ask("stubborn")
     on.happens("child")
     on.unload()

@@ -133,28 +133,13 @@ async def test_grandchildren_do_not_survive_a_crash(
     assert endings == [None] and not process_alive(child)
 
 
-async def test_job_control_shells_hide_nothing(launcher: ProcessLauncher, process_alive: Alive) -> None:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("needs /proc")
-    async with running(launcher, shell("set -m; sleep 60 & echo child $!; wait")) as log:
-        child = int(await until(log, rb"child (\d+)\n"))
-    assert not process_alive(child)
-
-
-async def test_one_who_left_the_session_holds_up_nobody(launcher: ProcessLauncher) -> None:
-    escape = (
-        "import os, time\n"
-        "r, w = os.pipe()\n"
-        "if os.fork(): os.read(r, 1); os._exit(0)\n"
-        "os.setsid(); print('escaped', os.getpid(), flush=True); os.write(w, b'x'); time.sleep(30)"
-    )
-    model = ModelConfig(id="m", argv=(sys.executable, "-S", "-E", "-c", escape), proxy="http://127.0.0.1:1")
-    log = LogMonitor()
-    try:
-        with pytest.raises(StartFailed, match="exit code 0"), trio.fail_after(3):
-            await launcher.run(model, log, Control())
-    finally:
-        os.kill(int(await until(log, rb"escaped (\d+)")), signal.SIGKILL)
+async def test_a_stopped_model_is_asked_like_any_other(launcher: ProcessLauncher) -> None:
+    """As one that reads from the terminal, where it is in the background."""
+    script = "trap 'echo ended in order; exit 0' TERM; echo pid $$; while :; do sleep 0.02; done"
+    async with running(launcher, shell(script)) as log:
+        pid = int(await until(log, rb"pid (\d+)\n"))
+        os.kill(pid, signal.SIGSTOP)
+    assert b"ended in order" in log.history()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,23 @@
-"""What only a POSIX system has: sessions, process groups and the guardian. A port for Windows starts here.
+"""What only a POSIX system has: process groups, marks and the guardian. A port for Windows starts here.
 
-A model runs in a session of its own, so its process group is its pid and everything it starts belongs
-to the group. Whoever ends the model ends the group.
+A model runs in a process group of its own, so that the group is its pid, Ctrl-C in a terminal does not
+reach it, and whoever ends the model ends the group. It stays in the server's session: with a new session
+comes, on Linux, a scheduling group (sched(7), "The autogroup feature"), and a proxy whose every upstream
+has a scheduling group of its own loses a fifth of its throughput to them.
+
+What leaves the group (job-control shells put their children into others, daemons make a session) keeps its
+environment, and there a mark says whose it is. Linux shows it in /proc/<pid>/environ (proc(5)); elsewhere
+such strays are not found. Two kinds are let go on purpose: who takes the mark off (`env -u LLAMASWAP_RUN`),
+and who was moved to another cgroup, as container engines and systemd do with what they look after themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,7 +34,10 @@ GUARDIAN_RESPAWN_S = 1.0  # pause before the next if one died at once, so that a
 GUARDIAN_END_S = 3.0  # its pipe is closed and no group is left: it exits at once
 GROUP_POLL_S = (0.005, 0.1)  # first and longest pause while a signalled group empties
 READ_BYTES = 65536
+MARK = "LLAMASWAP_RUN"
+"""In the environment of everything that a model starts: <the server's token>.<number of the run>."""
 
+# $1: tenths of a second from TERM to KILL. $2: the server's token.
 _GUARDIAN = r"""
 trap '' HUP INT TERM QUIT
 g=
@@ -35,16 +47,26 @@ while read -r op p; do
     -) n=; for x in $g; do [ "$x" = "$p" ] || n="$n $x"; done; g=$n ;;
   esac
 done
-for x in $g; do kill -s TERM -- "-$x" 2>/dev/null; done
+for x in $g; do kill -s TERM -- "-$x" 2>/dev/null; kill -s CONT -- "-$x" 2>/dev/null; done
 n=0
 while [ "$n" -lt "$1" ]; do
   left=
   for x in $g; do kill -s 0 -- "-$x" 2>/dev/null && left="$left $x"; done
   g=$left
-  [ -n "$g" ] || exit 0
+  [ -n "$g" ] || break
   if sleep 0.1 2>/dev/null; then n=$((n + 1)); else sleep 1; n=$((n + 10)); fi
 done
 for x in $g; do kill -s KILL -- "-$x" 2>/dev/null; done
+ours=$(cat /proc/self/cgroup 2>/dev/null)
+for n in 1 2 3 4 5; do
+  left=
+  for x in $(grep -lsF "LLAMASWAP_RUN=$2." /proc/[0-9]*/environ); do
+    x=${x#/proc/} x=${x%/environ}
+    [ "$(cat "/proc/$x/cgroup" 2>/dev/null)" = "$ours" ] && kill -s KILL "$x" 2>/dev/null && left=1
+  done
+  [ -n "$left" ] || exit 0
+  sleep 0.1 2>/dev/null
+done
 exit 0
 """
 
@@ -57,9 +79,9 @@ _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class Guardian:
     """A /bin/sh that ends all registered process groups once the server is gone, however it went.
 
-    It reads the groups from a pipe whose write end only the server holds; the end of file is its cue.
-    The server also keeps the read end, so a pipe whose reader died breaks no
-    child that is about to register, and the next guardian reads on.
+    Strays come last, and find their end at an orderly shutdown as well. It reads the groups from a pipe
+    whose write end only the server holds; the end of file is its cue. The server also keeps the read end, so
+    a pipe whose reader died breaks no child that is about to register, and the next guardian reads on.
     """
 
     def __init__(self, grace_s: float = GUARDIAN_GRACE_S) -> None:
@@ -67,6 +89,8 @@ class Guardian:
         self._groups: set[int] = set()
         self._read_fd = self._write_fd = -1
         self._process: trio.Process | None = None
+        self._token = secrets.token_hex(12)
+        self._runs = 0
 
     @property
     def pid(self) -> int | None:
@@ -76,6 +100,11 @@ class Guardian:
     def fileno(self) -> int:
         """The pipe's write end, for the child's stdin."""
         return self._write_fd
+
+    def new_mark(self) -> str:
+        """The value of `MARK` for the next run. The guardian knows it without being told."""
+        self._runs += 1
+        return f"{self._token}.{self._runs}"
 
     def add(self, pgid: int) -> None:
         """Have this group ended when the server dies. Twice is harmless."""
@@ -139,10 +168,12 @@ class Guardian:
     async def _spawn(self) -> trio.Process:
         ticks = max(1, round(self._grace_s * 10))
         return await trio.lowlevel.open_process(
-            ["/bin/sh", "-c", _GUARDIAN, "llamaswap-guardian", str(ticks)],
+            ["/bin/sh", "-c", _GUARDIAN, "llamaswap-guardian", str(ticks), self._token],
             stdin=self._read_fd,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # The server may itself be the model of another, which ends all that bears its mark: not this.
+            env={name: value for name, value in os.environ.items() if name != MARK},
             start_new_session=True,
             cwd="/",
         )
@@ -151,10 +182,11 @@ class Guardian:
 class Child:
     """A spawned command and everything it started."""
 
-    def __init__(self, process: trio.Process, guardian: Guardian) -> None:
+    def __init__(self, process: trio.Process, guardian: Guardian, mark: str) -> None:
         assert isinstance(process.stdout, trio.lowlevel.FdStream)
         self._process = process
         self._guardian = guardian
+        self._mark = mark
         self._output = process.stdout
         self.pid = process.pid
         self.code: int | None = None
@@ -169,10 +201,12 @@ class Child:
         self.code = await self._process.wait()
         return self.code
 
-    def signal(self, number: signal.Signals) -> None:
-        """To every process of the group; nobody there is no error."""
+    def terminate(self) -> None:
+        """SIGTERM to every process of the group; nobody there is no error."""
         if self.code is None or _group_exists(self.pid):
-            _killpg(self.pid, number)
+            _killpg(self.pid, signal.SIGTERM)
+            # One that is stopped, since it reached for the terminal perhaps, can act on it only now.
+            _killpg(self.pid, signal.SIGCONT)
 
     async def group_gone(self) -> None:
         """Return when no live process of the group is left; call it only after `wait`. Cancel-safe."""
@@ -182,7 +216,7 @@ class Child:
             pause = min(pause * 1.5, longest)
 
     async def kill(self) -> None:
-        """SIGKILL for all that is left, and wait until it is gone.
+        """SIGKILL for all that is left, strays included, and wait until it is gone.
 
         Bound it: a process that hangs in a driver cannot be killed. Cancel-safe.
         """
@@ -190,8 +224,16 @@ class Child:
         await self.wait()
         _killpg(self.pid, signal.SIGKILL)  # whatever was forked meanwhile
         await self.group_gone()
-        for pgid in await trio.to_thread.run_sync(_session_groups, self.pid):
-            _killpg(pgid, signal.SIGKILL)  # job-control shells put their children into other groups
+        await self._kill_strays()
+
+    async def _kill_strays(self) -> None:
+        killed: set[int] = set()
+        pause, longest = GROUP_POLL_S
+        # Again, until a look round finds none: one may have forked before it was killed.
+        while await trio.to_thread.run_sync(_kill_marked, self._mark, killed, abandon_on_cancel=True):
+            await trio.sleep(pause)
+            pause = min(pause * 1.5, longest)
+        _bury(killed)
 
     def close(self) -> None:
         """Let go of the output. The group is taken off the guardian's list if it is known to be gone."""
@@ -201,7 +243,7 @@ class Child:
 
 
 async def spawn(argv: Sequence[str], env: Mapping[str, str], guardian: Guardian) -> Child:
-    """Run a command in a session of its own, registered with the guardian, stdin empty.
+    """Run a command in a process group of its own, marked and registered with the guardian, stdin empty.
 
     Raises OSError or ValueError if it cannot be run at all; what only shows in the child ends in an exit
     with code 126 or 127. Cancelled, it leaves no process.
@@ -211,16 +253,17 @@ async def spawn(argv: Sequence[str], env: Mapping[str, str], guardian: Guardian)
     if odd:
         env = {name: value for name, value in env.items() if _SHELL_NAME.match(name)}
         argv = ["/usr/bin/env", *odd, *argv]
+    mark = guardian.new_mark()
     process = await trio.lowlevel.open_process(
         ["/bin/sh", "-c", _REGISTER, "llamaswap", *argv],
         stdin=guardian,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=dict(env),
-        start_new_session=True,
+        env={**env, MARK: mark},
+        process_group=0,
     )
     guardian.add(process.pid)  # again: a guardian that died just now may have taken the line with it
-    return Child(process, guardian)
+    return Child(process, guardian, mark)
 
 
 def command_problem(argv: Sequence[str], env: Mapping[str, str]) -> str | None:
@@ -277,28 +320,49 @@ def _live_members(pgid: int) -> bool:
     """Is anybody in this group more than a zombie? True where that cannot be known."""
     if not sys.platform.startswith("linux"):
         return True
-    return any(group == pgid for group, _ in _live_processes())
+    return any(_live_group(pid) == pgid for pid in _pids())
 
 
-def _session_groups(sid: int) -> set[int]:
-    """The process groups of a session, besides its first one, that have live members (Linux; else none)."""
+def _kill_marked(mark: str, killed: set[int]) -> bool:
+    """SIGKILL for every process that bears this mark, in whatever group or session; their pids go to `killed`.
+
+    Returns whether one of `killed` lives. Linux only, and only those whose environment we may read.
+    """
     if not sys.platform.startswith("linux"):
-        return set()
-    return {group for group, session in _live_processes() if session == sid and group != sid}
+        return False
+    wanted = f"\0{MARK}={mark}\0".encode()
+    cgroup = _read("/proc/self/cgroup")
+    for pid in _pids():
+        if wanted in b"\0" + _read(f"/proc/{pid}/environ") and _read(f"/proc/{pid}/cgroup") == cgroup:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+    # Its environment goes first; what else it holds, a GPU's memory perhaps, only then.
+    return any(_live_group(pid) is not None for pid in killed)
 
 
-def _live_processes() -> list[tuple[int, int]]:
-    """(group, session) of every process that is no zombie, from /proc/<pid>/stat (proc(5))."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                # The command, in parentheses, may itself hold parentheses and blanks.
-                state, _, group, session = file.read().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue  # ended meanwhile
-        if state not in (b"Z", b"X"):
-            found.append((int(group), int(session)))
-    return found
+def _live_group(pid: int) -> int | None:
+    """The process group of a process that is more than a zombie."""
+    # State, parent, group (proc(5)), after the command, which may itself hold parentheses and blanks.
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:3]
+    return int(fields[2]) if fields and fields[0] not in (b"Z", b"X") else None
+
+
+def _bury(pids: set[int]) -> None:
+    """As pid 1 of a container we inherit orphans (see `_group_exists`), of any group."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _read(path: str) -> bytes:
+    """Empty if it ended meanwhile or is not ours to see."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

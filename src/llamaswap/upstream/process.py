@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -239,7 +238,7 @@ class _Run:
             grace_s = min(grace_s, TIMED_OUT_STOP_S)
         with trio.move_on_after(grace_s) as grace:
             if not (self._model.cmd_stop and await self._run_cmd_stop()):
-                self._child.signal(signal.SIGTERM)
+                self._child.terminate()
             await self._exited.wait()
             await self._child.group_gone()
         if grace.cancelled_caught:
