@@ -304,13 +304,7 @@ def test_unknown_keys_are_a_warning(text: str, line: int, phrase: str) -> None:
 
 
 def test_what_is_ignored_is_not_looked_into() -> None:
-    assert len(warnings("foo: ${x}\nstore: {path: '${y}'}\nmodels: {m: {proxy: 'http://h', bar: '${z}'}}")) == 3
-
-
-@pytest.mark.parametrize("key", ["store", "captureBuffer", "metricsMaxInMemory"])
-def test_keys_of_later_versions_are_a_warning(key: str) -> None:
-    assert warnings(f"\n{key}: 5\n") == [(2, f"{key}: has no effect yet; a later version supports it")]
-    assert warnings(f"{key}:\n") == []
+    assert len(warnings("foo: ${x}\nlogRequests: '${y}'\nmodels: {m: {proxy: 'http://h', bar: '${z}'}}")) == 2
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def decode(node: Node, kind: Kind, path: Path, report: Report) -> Any:
         case Seconds():
             return _seconds(node, kind, path)
         case Amount():
-            return _amount(node)
+            return _amount(node, kind)
         case Flag():
             return _flag(node)
         case ListOf():
@@ -198,10 +198,11 @@ def _duration(text: str, what: str) -> float:
     return total
 
 
-def _amount(node: Node) -> float:
-    number = _number(node, "a number above 0")
-    if number <= 0:
-        raise Bad(f"must be a number above 0, got {number}")
+def _amount(node: Node, kind: Amount) -> float:
+    what = "a number from 0 on" if kind.zero else "a number above 0"
+    number = _number(node, what)
+    if number < 0 or (number == 0 and not kind.zero):
+        raise Bad(f"must be {what}, got {number}")
     return number
 
 

@@ -28,6 +28,8 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "start_port": "startPort",
         "max_request_body_bytes": "maxRequestBodyMiB",
         "allowed_hosts": "allowedHosts",
+        "store_path": "store.path",
+        "capture_buffer_bytes": "captureBuffer",
         "session_id_headers": "ui.activity.session_id",
         "global_ttl_s": "globalTTL",
         "unload_timeout_s": "unloadTimeout",

@@ -35,7 +35,9 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A number above zero."""
+    """A number above zero, or from zero on."""
+
+    zero: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def json_schema(kind: Kind) -> dict[str, Any]:
             text = {"type": "string", "pattern": r"^([0-9.]+(ns|us|µs|ms|s|m|h))+$"}
             schema = {"anyOf": [number, *([text] if kind.words else []), _MACRO]}
         case Amount():
-            schema = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _MACRO]}
+            schema = {"anyOf": [{"type": "number", "minimum" if kind.zero else "exclusiveMinimum": 0}, _MACRO]}
         case Flag():
             schema = {"anyOf": [{"type": "boolean"}, _MACRO]}
         case ListOf():

@@ -17,13 +17,21 @@ from llamaswap.config.macros import Macro
 from llamaswap.config.merge import merge
 from llamaswap.config.report import Report, nearest
 from llamaswap.config.schema import LOG_LEVELS, LOG_TARGETS, ROOT, TIME_FORMATS
-from llamaswap.config.settings import DEFAULT_IGNORE_PATHS, DEFAULT_SESSION_ID_HEADERS, Config, ModelConfig, Performance
+from llamaswap.config.settings import (
+    DEFAULT_IGNORE_PATHS,
+    DEFAULT_SESSION_ID_HEADERS,
+    Config,
+    ModelConfig,
+    Performance,
+    StoreLimits,
+)
 from llamaswap.config.sources import Source, read_all
 from llamaswap.config.tree import Entry, Map, Node
 from llamaswap.errors import ConfigError
 
 MIN_HEALTH_CHECK_S = 15.0
 DEFAULT_UNLOAD_S = 10.0
+DEFAULT_LISTED = 1000  # requests kept in memory
 DEFAULT_SAMPLE_S = MIN_SAMPLE_S = 5.0
 _MIB = 1 << 20
 
@@ -123,10 +131,6 @@ def _config(root: Node, keep_ports: Mapping[str, int], report: Report) -> Config
     aliases = names.register(built, report)
     groups.check_refused(raw, report)
     fifo = raw["routing"]["scheduler"]["settings"]["fifo"]
-    later = [key.name for key in ROOT.keys if key.status == "later" and key.name != "profiles"]
-    for name in later:
-        if raw[name] is not None:
-            report.warn((name,), "has no effect yet; a later version supports it")
     return Config(
         models=MappingProxyType({m.id: dataclasses.replace(m, aliases=aliases[m.id]) for m in built.values()}),
         groups=MappingProxyType(groups.read_groups(raw, built, names.resolve, report)),
@@ -146,6 +150,16 @@ def _config(root: Node, keep_ports: Mapping[str, int], report: Report) -> Config
         global_ttl_s=common.ttl_s,
         unload_timeout_s=unload_s,
         health_check_timeout_s=health_s,
+        store_path=_store_path(raw["store"]["path"], report),
+        store=StoreLimits(
+            keep_days=float(raw["store"]["keepDays"]),
+            keep_activity=raw["store"]["keepActivity"],
+            keep_loads=raw["store"]["keepLoads"],
+            keep_states=raw["store"]["keepStates"],
+            keep_log_lines=raw["store"]["keepLogLines"],
+        ),
+        capture_buffer_bytes=int(raw["captureBuffer"] * _MIB),
+        metrics_max_in_memory=raw["metricsMaxInMemory"] if raw["metricsMaxInMemory"] > 0 else DEFAULT_LISTED,
         performance=_performance(raw["performance"], report),
         session_id_headers=_session_id_headers(raw["ui"]["activity"]["session_id"]),
     )
@@ -248,6 +262,16 @@ def _log_target(text: str, report: Report) -> str:
         message = f"logToStdout must be one of: {', '.join(LOG_TARGETS)}; got {text!r}"
         report.error(("logToStdout",), message)
     return text
+
+
+def _store_path(text: str, report: Report) -> str:
+    path = text.strip()
+    if not path and ("store", "path") in report.lines and not report.failed(("store", "path")):
+        report.error(("store", "path"), "store.path must not be empty; name a file, or remove the key")
+    if not path:
+        for at in [at for at in report.lines if len(at) == 2 and at[0] == "store" and at[1] != "path"]:
+            report.warn(at, "has no effect without store.path: what is kept in memory has limits of its own")
+    return path
 
 
 def _performance(raw: dict[str, Any], report: Report) -> Performance:

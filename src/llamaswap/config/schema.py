@@ -171,6 +171,17 @@ _SCHEDULER = Section(
     )
 )
 
+_STORE = Section(
+    (
+        Key("path", Text(), "The SQLite file; made if there is none. Without it everything is kept in memory."),
+        Key("keepDays", Amount(zero=True), "Whatever is older is removed; 0: no limit.", 90),
+        Key("keepActivity", Whole(0), "How many requests are kept, the last ones; 0: no limit.", 1_000_000),
+        Key("keepLoads", Whole(0), "How many load times of each model are kept; 0: no limit.", 100),
+        Key("keepStates", Whole(0), "How many state changes of models are kept; 0: no limit.", 100_000),
+        Key("keepLogLines", Whole(0), "How many warnings and errors of the log are kept; 0: no limit.", 100_000),
+    )
+)
+
 ROOT = Section(
     (
         Key(
@@ -250,8 +261,8 @@ ROOT = Section(
         ),
         Key("groups", _GROUPS, "Older place of routing.router.settings.groups.", status="legacy"),
         Key("profiles", Anything(), "Older list form: no effect. Pins: not supported yet.", status="later"),
-        Key("store", Anything(), "Where activity is kept.", status="later"),
-        Key("captureBuffer", Anything(), "Memory for captured requests, in MB.", status="later"),
+        Key("store", _STORE, "A file for what is remembered beyond a restart: activity, load times, warnings."),
+        Key("captureBuffer", Amount(zero=True), "MB of memory for the last requests and answers; 0: none.", 5),
         Key(
             "performance",
             Section(
@@ -283,7 +294,7 @@ ROOT = Section(
             ),
             "Settings of the web UI.",
         ),
-        Key("metricsMaxInMemory", Anything(), "How many activity rows are kept.", status="later"),
+        Key("metricsMaxInMemory", Whole(), "How many requests are kept in memory, the last ones; 0: 1000.", 1000),
         Key("matrix", Anything(), "Not supported by this version.", status="refused"),
         Key("peers", Anything(), "Not supported by this version.", status="refused"),
         Key("selectors", Anything(), "Not supported by this version.", status="refused"),

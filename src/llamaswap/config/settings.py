@@ -115,6 +115,19 @@ class Performance:
     """Between two samples."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much is remembered (`store`); 0 is no limit."""
+
+    keep_days: float = 0.0
+    keep_activity: int = 1000
+    """Rows, as the other three."""
+    keep_loads: int = 100
+    """Of each model."""
+    keep_states: int = 10_000
+    keep_log_lines: int = 10_000
+
+
 DEFAULT_SESSION_ID_HEADERS = ("X-Session-ID", "X-Litellm-Session-Id")
 DEFAULT_IGNORE_PATHS = (r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$",)
 
@@ -151,10 +164,21 @@ class Config:
     health_check_timeout_s: float = 120.0
     """These three are already applied to the models."""
     performance: Performance = Performance()
+    store_path: str = ""
+    """The file for what is remembered; empty: it is kept in memory."""
+    store: StoreLimits = StoreLimits()
+    capture_buffer_bytes: int = 5 << 20
+    """For captured requests; 0: none are (captureBuffer)."""
+    metrics_max_in_memory: int = 1000
+    """Rows of /api/metrics, and of the activity while it is kept in memory."""
     session_id_headers: tuple[str, ...] = DEFAULT_SESSION_ID_HEADERS
     """Request headers by which the UI tells sessions apart (ui.activity.session_id)."""
     warnings: tuple[Problem, ...] = ()
     """Findings that do not stop it: unknown keys, keys of later versions."""
+
+    def store_limits(self) -> StoreLimits:
+        """Of the store as it is, in a file or in memory."""
+        return self.store if self.store_path else StoreLimits(keep_activity=self.metrics_max_in_memory)
 
     def group_of(self, model_id: str) -> Group:
         """The group of a model; the implicit one, with its members, for a model in none."""

@@ -1,0 +1,225 @@
+"""Every finished model request, remembered: what it was, how long it took, what it cost.
+
+On a request's way nothing happens but one append (`Recorder.closed`); what an answer says is read in batches, a
+little at a time, so that no request waits long for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from llamaswap.config.settings import Config
+from llamaswap.observe.answer import Answer, answer_of
+from llamaswap.observe.captures import Capture, Captures, pack_all
+from llamaswap.observe.flights import Flight, Flights
+from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
+from llamaswap.observe.store import Store
+from llamaswap.observe.store_query import PageQuery, latest, page, stats
+
+log = logging.getLogger("llamaswap.activity")
+
+BATCH_S = 0.08  # from a request's end until it is read; it is in the store a little later
+SLICE_S = 0.001  # of reading answers without a pause for those who wait
+HELD_BYTES = 16 << 20  # of answers that wait to be read; then at once
+MOST_HELD_BYTES = 256 << 20  # beyond, requests go unrecorded: the loop has not come to it for a long time
+LEFT = "the client left before the answer was complete"
+BROKEN = "the answer broke off"
+
+ReadAnswer = Callable[[Answer], tuple[Tokens, str]]
+"""What an answer says: its tokens, and an error's message."""
+
+
+class Recorder:
+    """Turns flights that have ended into rows of the store, and answers what is asked about them.
+
+    Everything is for Trio's thread.
+    """
+
+    def __init__(
+        self,
+        flights: Flights,
+        store: Store,
+        read: ReadAnswer,
+        captures: Captures | None = None,
+        *,
+        priorities: Mapping[str, int] | None = None,
+        listed: int = 1000,
+    ) -> None:
+        """`listed`: the most rows of the older list (metricsMaxInMemory)."""
+        self.flights = flights
+        self.store = store
+        self.captures = captures if captures is not None else Captures(0)
+        self.priorities: Mapping[str, int] = priorities or {}
+        self.listed = listed
+        self.on_recorded: list[Callable[[int], None]] = []
+        """Called with the id of every row, in order, once it can be read."""
+        self.on_row: list[Callable[[Row], None]] = []
+        """Called with every finished request, stored or not."""
+        self._read = read
+        self._ended: deque[Flight] = deque()
+        self._held_bytes = 0
+        self._missed = 0
+        self._wake = trio.Event()
+        self._hurry = trio.Event()
+        self._reading = trio.Lock()
+        self._to_pack: list[Capture] = []
+        flights.on_close.append(self.closed)
+        flights.keep_bytes = self.captures.room(flights)
+        store.on_stored.append(self._stored)
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply what a reload changed. The store's path stays."""
+        self.priorities = config.priorities
+        self.listed = config.metrics_max_in_memory
+        self.captures.resize(config.capture_buffer_bytes)
+        self.store.reconfigure(config.store_limits())
+
+    def closed(self, flight: Flight) -> None:
+        """A request is over. On its way: appends, no more."""
+        if not flight.metered:
+            return
+        self._held_bytes += len(flight.body) + flight.received
+        if not self._ended:
+            self._wake.set()
+        elif self._held_bytes > HELD_BYTES:
+            if self._held_bytes > MOST_HELD_BYTES:
+                self._missed += 1
+                self._held_bytes -= len(flight.body) + flight.received
+                return
+            self._hurry.set()
+        self._ended.append(flight)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Record until cancelled; the store writes meanwhile."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.store.run)
+            task_status.started()
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                with trio.move_on_after(BATCH_S):
+                    await self._hurry.wait()
+                self._hurry = trio.Event()
+                await self._record()
+                await self._pack()
+
+    async def flush(self) -> None:
+        """Until everything that has ended is stored. Cancel-safe."""
+        await self._record()
+        await self.store.flush()
+
+    def close(self) -> None:
+        """Record what is left and close the store. Blocks."""
+        while self._ended:
+            self._take_one()
+        self.store.close()
+
+    async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
+        """The records of one page, and how many rows there are. Raises StoreFailed."""
+        await self.flush()
+        rows, total = await self.store.read(page, query)
+        return [activity_record(id, row, has_capture=id in self.captures) for id, row in rows], total
+
+    async def stats(self, model: str) -> dict[str, object]:
+        """Totals and histograms, of one model unless it is empty. Raises StoreFailed."""
+        await self.flush()
+        found: dict[str, object] = await self.store.read(stats, model)
+        return found
+
+    async def metrics(self) -> list[dict[str, object]]:
+        """The older list: the last rows, oldest first. Raises StoreFailed."""
+        await self.flush()
+        return [metrics_record(id, row) for id, row in await self.store.read(latest, self.listed)]
+
+    async def capture(self, id: int) -> dict[str, object] | None:
+        """The record of a capture, if it is still there."""
+        await self.flush()
+        capture = self.captures.get(id)
+        return await trio.to_thread.run_sync(capture.shown, id) if capture is not None else None
+
+    async def _record(self) -> None:
+        async with self._reading:
+            until = time.perf_counter() + SLICE_S
+            while self._ended:
+                self._take_one()
+                if time.perf_counter() >= until:
+                    await trio.lowlevel.checkpoint()
+                    until = time.perf_counter() + SLICE_S
+            if self._missed:
+                log.warning("%d requests went unrecorded: too much ended at once", self._missed)
+                self._missed = 0
+            self.flights.keep_bytes = self.captures.room(self.flights)
+
+    async def _pack(self) -> None:
+        """Compress what is worth it among the new captures."""
+        captures, self._to_pack = self._to_pack, []
+        if captures:
+            for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
+                self.captures.packed(capture, request, answer)
+
+    def _take_one(self) -> None:
+        flight = self._ended.popleft()
+        self._held_bytes -= len(flight.body) + flight.received
+        answer = answer_of(flight)
+        try:
+            tokens, error = self._read(answer)
+        except Exception:  # the boundary between requests: one odd answer must not end the recording
+            log.exception("an answer of %s could not be read", flight.model)
+            tokens, error = NO_TOKENS, ""
+        row = self._row(flight, answer, tokens, error)
+        for observer in self.on_row:
+            observer(row)
+        capture = None
+        if self.captures.limit_bytes:
+            capture = self.captures.make(flight, answer)
+        self.store.add_row(row, capture)
+
+    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str) -> Row:
+        exchange, begun = flight.exchange, flight.begun
+        ended = flight.ended_at or begun
+        duration_s = ended - begun
+        first, granted = flight.first_byte_at, flight.granted_at
+        if flight.error:
+            error = flight.error[:ERROR_CHARS]
+        elif flight.gone:
+            error = LEFT
+        elif exchange.broken:
+            error = error or BROKEN
+        priority = self.priorities.get(flight.model) if self.priorities else None
+        load_s = flight.load_s
+        queue_s = (granted or ended) - begun - load_s
+        return Row(
+            int((flight.timestamp + duration_s) * 1000),
+            flight.model,
+            flight.requested,
+            exchange.client,
+            exchange.path,
+            answer.content_type,
+            answer.status,
+            *tokens,
+            int(duration_s * 1000),
+            None if first is None else round((first - begun) * 1000, 2),
+            round(queue_s * 1000, 2) if queue_s > 0 else 0.0,
+            round(load_s * 1000, 2) if load_s else 0.0,
+            error if error.isascii() else error.encode("utf-8", "backslashreplace").decode(),
+            json.dumps({"fifo_priority": str(priority)}) if priority else "",
+        )
+
+    def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+        for id, (_, capture) in enumerate(rows, first):
+            if isinstance(capture, Capture):
+                self.captures.add(id, capture)
+                if capture.packable:
+                    self._to_pack.append(capture)
+        for recorded in self.on_recorded:
+            for id in range(first, first + len(rows)):
+                recorded(id)
+
+
+ERROR_CHARS = 500  # of a message

@@ -1,0 +1,179 @@
+"""Whole requests and their answers, the last ones, for `/api/captures/{id}`: in memory only, so much in all.
+
+Secrets are taken out before anything is kept. Bodies of media are left out, as llama-swap does; large ones are
+compressed, in a worker thread, and cut at BODY_BYTES.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+import zlib
+from collections.abc import Sequence
+
+from llamaswap.observe.answer import Answer, body
+from llamaswap.observe.flights import HEAD_BYTES, Flight, Flights, Headers
+from llamaswap.observe.redact import REDACTED, is_secret, shown_headers
+
+BODY_BYTES = 1 << 20  # of one body; more is left out
+SHARE = 4  # one capture takes at most this part of the buffer
+UNDER_WAY_BYTES = 32 << 20  # for answers that are still coming, all together
+PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
+PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
+FIXED_BYTES = 1000  # of a capture besides what it holds, about
+
+_NO_REQUEST_BODY = ("/audio/transcriptions", "/audio/voices", "/images/edits", "/sdapi/v1/img2img")
+_NO_ANSWER_BODY = (
+    *("/audio/speech", "/images/generations", "/images/edits"),
+    *("/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
+)
+_MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
+
+_secrets: dict[bytes, bool] = {}
+_NAMES = 1000  # of headers whose secrecy is remembered
+
+
+class Capture:
+    """One request and its answer. `answer` holds the body as it was carried."""
+
+    __slots__ = ("_packed", "answer", "cut", "path", "request_body", "request_headers", "response_headers", "size")
+
+    def __init__(self, flight: Flight, answer: Answer, most: int) -> None:
+        self.path = flight.exchange.path
+        self.request_headers = without_secrets(flight.exchange.headers)
+        self.response_headers = without_secrets(flight.response_headers)
+        request, self.cut = flight.body, False
+        if self.path.endswith(_NO_REQUEST_BODY):
+            request = b""
+        elif len(request) > most:
+            request, self.cut = request[:most], True
+        self.request_body = request if isinstance(request, bytes) else bytes(request)
+        if answer.status != 200 or self.path.endswith(_NO_ANSWER_BODY) or answer.content_type.startswith(_MEDIA):
+            answer = answer._replace(head=b"", tail=b"")
+        elif answer.tail or len(answer.head) > most:
+            answer, self.cut = answer._replace(head=answer.head[:most], tail=b""), True
+        self.answer = answer
+        self._packed = False
+        names = sum(len(name) + len(value) for name, value in self.request_headers)
+        names += sum(len(name) + len(value) for name, value in self.response_headers)
+        self.size = FIXED_BYTES + names + len(self.request_body) + len(answer.head)
+
+    @property
+    def packable(self) -> bool:
+        return not self._packed and self.size >= PACKED_FROM_BYTES
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """The two bodies compressed: the costly half of `pack`, for another thread."""
+        return zlib.compress(self.request_body, 1), zlib.compress(self.answer.head, 1)
+
+    def pack(self, request: bytes, answer: bytes) -> None:
+        self.size -= len(self.request_body) + len(self.answer.head) - len(request) - len(answer)
+        self.request_body, self.answer = request, self.answer._replace(head=answer)
+        self._packed = True
+
+    def shown(self, id: int) -> dict[str, object]:
+        """The record of `/api/captures/{id}`; `truncated` if a body was cut. Takes milliseconds for large ones."""
+        request, answer = self.request_body, self.answer
+        if self._packed:
+            request, answer = zlib.decompress(request), answer._replace(head=zlib.decompress(answer.head))
+        content = body(answer)
+        headers = shown_headers(self.response_headers)
+        if content is None:
+            content = body(answer._replace(encoding="")) or b""  # as it was carried, its encoding still named
+        else:
+            headers.pop("Content-Encoding", None)
+        record: dict[str, object] = {
+            "id": id,
+            "req_path": self.path,
+            "req_headers": shown_headers(self.request_headers),
+            "req_body": base64.b64encode(request).decode(),
+            "resp_headers": headers,
+            "resp_body": base64.b64encode(content).decode(),
+        }
+        if self.cut:
+            record["truncated"] = True
+        return record
+
+
+class Captures:
+    """The last captures, by id, `limit_bytes` of them in all; 0 keeps none."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.size_bytes = 0
+        self._kept: dict[int, Capture] = {}
+        self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
+
+    @property
+    def enabled(self) -> bool:
+        return self.limit_bytes > 0
+
+    def resize(self, limit_bytes: int) -> None:
+        """Another limit, after a reload."""
+        self.limit_bytes = limit_bytes
+        self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
+        self._fit()
+
+    def make(self, flight: Flight, answer: Answer) -> Capture:
+        """A capture of a finished request, its secrets gone; not kept yet."""
+        return Capture(flight, answer, self._body_bytes)
+
+    def add(self, id: int, capture: Capture) -> None:
+        """Keep it, and drop the oldest for it if need be."""
+        self._kept[id] = capture
+        self.size_bytes += capture.size
+        self._fit()
+
+    def get(self, id: int) -> Capture | None:
+        return self._kept.get(id)
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def packed(self, capture: Capture, request: bytes, answer: bytes) -> None:
+        """Keep a capture's bodies as `pack_all` made them."""
+        before = capture.size
+        capture.pack(request, answer)
+        self.size_bytes += capture.size - before
+
+    def room(self, flights: Flights) -> int:
+        """How much of the beginning of each answer to keep, so that those under way take no more than their room."""
+        if not self.enabled:
+            return HEAD_BYTES
+        return max(HEAD_BYTES, min(self._body_bytes, UNDER_WAY_BYTES // (len(flights) + 1)))
+
+    def _fit(self) -> None:
+        while self.size_bytes > self.limit_bytes:
+            oldest = next(iter(self._kept))
+            self.size_bytes -= self._kept.pop(oldest).size
+
+
+def pack_all(captures: Sequence[Capture]) -> list[tuple[Capture, bytes, bytes]]:
+    """Their bodies compressed, of as many as PACK_S allows. Blocks that long."""
+    done: list[tuple[Capture, bytes, bytes]] = []
+    until = time.perf_counter() + PACK_S
+    for capture in captures:
+        if time.perf_counter() >= until:
+            break
+        done.append((capture, *capture.packed()))
+    return done
+
+
+def without_secrets(headers: Headers) -> Headers:
+    """The same headers, credentials replaced."""
+    return [(name, _GONE) if _secret(name) else (name, value) for name, value in headers]
+
+
+_GONE = REDACTED.encode()
+
+
+def _secret(name: bytes) -> bool:
+    found = _secrets.get(name)
+    if found is None:
+        found = is_secret(name.decode("latin-1"))
+        if len(_secrets) < _NAMES:
+            _secrets[name] = found
+    return found

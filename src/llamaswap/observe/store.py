@@ -1,0 +1,215 @@
+"""The store: what llamaswap remembers beyond the moment, in SQLite, in memory or in the file that store.path names.
+
+Whatever is recorded only goes onto a list; one task writes the lists in batches, in a worker thread. A process
+killed at any moment loses what it recorded in the last BATCH_S and what it took to write it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from llamaswap.config.settings import StoreLimits
+from llamaswap.errors import SwapError
+from llamaswap.observe.rows import Row
+from llamaswap.observe.store_file import Batch, Database
+
+log = logging.getLogger("llamaswap.store")
+
+BATCH_S = 0.05  # beyond the recorder's own batch; both and the write fit into 250 ms
+TIDY_S = 3600.0  # between removals of what is older than keepDays
+WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost
+WAITING_OTHERS = 2_000
+TYPICAL_OF = 5  # of a model's last loads, the median is the typical one
+
+Stored = Callable[[int, Sequence[tuple[Row, object]]], None]
+
+
+class StoreFailed(SwapError):
+    """The database could not be read."""
+
+    status, code = 503, "service_unavailable"
+
+
+class Store:
+    """Records from Trio's thread, synchronously and without waiting; `run` writes, everything async reads.
+
+    Readers see all that was recorded before they were called.
+    """
+
+    def __init__(self, path: str = "", limits: StoreLimits | None = None) -> None:
+        """Open the file at `path`, or memory if that is empty. Raises ConfigError if the file cannot be used."""
+        self._database = Database(path, limits or StoreLimits())
+        self._batch = Batch()
+        self._wake = trio.Event()
+        self._flushing = trio.Lock()
+        self._writers = trio.CapacityLimiter(1)
+        self._readers = trio.CapacityLimiter(1)
+        self._failing = False
+        self._lost = 0
+        self._closed = False
+        self.on_stored: list[Stored] = []
+        """Called with the first of consecutive ids and the rows, once they can be read."""
+        self._loads: dict[str, deque[float]] = {}
+        for model, seconds in self._database.read(_all_loads):
+            self._loads.setdefault(model, deque(maxlen=TYPICAL_OF)).append(seconds)
+
+    def reconfigure(self, limits: StoreLimits) -> None:
+        """Other limits, after a reload; they are met by and by."""
+        self._database.limits = limits
+
+    def add_row(self, row: Row, tag: object = None) -> None:
+        """A finished request; `tag` comes back with it through `on_stored`."""
+        self._batch.rows.append((row, tag))
+        self._wake.set()
+
+    def record_load(self, model: str, seconds: float) -> None:
+        """`model` was ready after `seconds`."""
+        self._loads.setdefault(model, deque(maxlen=TYPICAL_OF)).append(seconds)
+        self._batch.loads.append((_now_ms(), _text(model), seconds))
+        self._wake.set()
+
+    def typical_load_s(self, model: str) -> float | None:
+        """The median of its last loads, earlier runs' included; None if it was never loaded."""
+        loads = self._loads.get(model)
+        return statistics.median(loads) if loads else None
+
+    def record_state(self, model: str, state: str, reason: str = "") -> None:
+        """`model` changed to `state`."""
+        self._batch.states.append((_now_ms(), _text(model), _text(state), _text(reason)))
+        self._wake.set()
+
+    def record_log(self, level: str, line: str) -> None:
+        """A line of the log that is worth keeping: of level warn and above."""
+        self._batch.log_lines.append((_now_ms(), _text(level), _text(line)))
+        self._wake.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write batches until cancelled."""
+        task_status.started()
+        tidied = -TIDY_S
+        while True:
+            if trio.current_time() - tidied >= TIDY_S:
+                tidied = trio.current_time()
+                await self._tidy()
+            with trio.move_on_at(tidied + TIDY_S):
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await trio.sleep(BATCH_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits. Cancelled, it loses nothing; a disk that refuses is logged once, not raised."""
+        async with self._flushing:
+            if not self._batch or self._closed:
+                return
+            batch, self._batch = self._batch, Batch()
+            first = 0
+            try:
+                first = await trio.to_thread.run_sync(self._database.write, batch, limiter=self._writers)
+            except sqlite3.Error as error:
+                self._put_back(batch)
+                self._refused(error)
+                return
+            except BaseException:
+                self._put_back(batch)
+                raise
+            self._written(first, batch)
+
+    def close(self) -> None:
+        """Write what waits and close the file. Blocks; nothing is recorded any more."""
+        if self._closed:
+            return
+        self._closed = True
+        batch, self._batch = self._batch, Batch()
+        try:
+            if batch:
+                self._written(self._database.write(batch), batch)
+            self._database.close()
+        except sqlite3.Error as error:
+            self._refused(error)
+
+    async def read(self, query: Callable[..., Any], *args: Any) -> Any:
+        """`query(connection, *args)` in a worker thread, after all that was recorded so far.
+
+        Raises StoreFailed. Cancelled, it still waits for a query that has begun.
+        """
+        await self.flush()
+        try:
+            return await trio.to_thread.run_sync(self._database.read, query, *args, limiter=self._readers)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the store cannot be read: {error}") from error
+
+    async def states(self, limit: int, model: str | None = None) -> list[tuple[int, str, str, str]]:
+        """The last state changes, newest first: (milliseconds since the epoch, model, state, reason)."""
+        columns = "timestamp_ms, model, state, reason"
+        return list(await self.read(_latest, "states", columns, limit, "model" if model else "", model))
+
+    async def log_lines(self, limit: int) -> list[tuple[int, str, str]]:
+        """The last lines, newest first: (milliseconds since the epoch, level, line)."""
+        return list(await self.read(_latest, "log_lines", "timestamp_ms, level, line", limit, "", None))
+
+    async def loads(self, model: str, limit: int) -> list[tuple[int, float]]:
+        """The last loads of a model, newest first: (milliseconds since the epoch, seconds)."""
+        return list(await self.read(_latest, "loads", "timestamp_ms, seconds", limit, "model", model))
+
+    async def _tidy(self) -> None:
+        """Some rows at a time, so that batches get their turn."""
+        try:
+            while await trio.to_thread.run_sync(self._database.forget_old, _now_ms(), limiter=self._writers):
+                pass
+        except sqlite3.Error as error:
+            self._refused(error)
+
+    def _written(self, first: int, batch: Batch) -> None:
+        if self._failing:
+            self._failing = False
+            lost = f"; {self._lost} requests are missing" if self._lost else ""
+            log.warning("the store takes what happens again%s", lost)
+            self._lost = 0
+        if batch.rows:
+            for stored in self.on_stored:
+                stored(first, batch.rows)
+
+    def _refused(self, error: sqlite3.Error) -> None:
+        if not self._failing:
+            self._failing = True
+            log.error("the store cannot save what happens: %s; it goes on trying", error)
+
+    def _put_back(self, batch: Batch) -> None:
+        newer = self._batch
+        self._lost += max(0, len(batch.rows) + len(newer.rows) - WAITING_ROWS)
+        self._batch = Batch(
+            (batch.rows + newer.rows)[-WAITING_ROWS:],
+            (batch.loads + newer.loads)[-WAITING_OTHERS:],
+            (batch.states + newer.states)[-WAITING_OTHERS:],
+            (batch.log_lines + newer.log_lines)[-WAITING_OTHERS:],
+        )
+
+
+def _all_loads(connection: sqlite3.Connection) -> list[tuple[str, float]]:
+    return connection.execute("SELECT model, seconds FROM loads ORDER BY id").fetchall()
+
+
+def _latest(
+    connection: sqlite3.Connection, table: str, columns: str, limit: int, where: str, value: str | None
+) -> list[Any]:
+    condition = f"WHERE {where} = ?" if where else ""
+    values = (value, limit) if where else (limit,)
+    return connection.execute(f"SELECT {columns} FROM {table} {condition} ORDER BY id DESC LIMIT ?", values).fetchall()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _text(text: str) -> str:
+    """What SQLite can keep: no lone surrogates."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
