@@ -55,14 +55,16 @@ def activity(options: argparse.Namespace) -> int:
             print(body.decode("utf-8", "replace").rstrip("\n"))
             return OK
         answer = server.parse(body)
-    rows = list(reversed(answer["data"]))
+        with server.understanding():
+            rows, total = answer["data"][::-1], int(answer["total"])
+            now = datetime.now().astimezone()
+            shown = table(_COLUMNS, [_row(row, now) for row in rows], screen())
     if not rows:
-        print("no requests were recorded" + (" that match" if len(query) > 3 else ""), file=sys.stderr)
+        print("no requests were recorded" + (" that match" if options.model or options.since else ""), file=sys.stderr)
         return OK
-    now = datetime.now().astimezone()
-    sys.stdout.write(table(_COLUMNS, [_row(row, now) for row in rows], screen()))
-    if answer["total"] > len(rows):
-        print(f"({len(rows)} of {answer['total']}; -n shows more)", file=sys.stderr)
+    sys.stdout.write(shown)
+    if total > len(rows):
+        print(f"({len(rows)} of {total}; -n shows more)", file=sys.stderr)
     return OK
 
 

@@ -54,7 +54,7 @@ def parse_server(text: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise CommandError(f"{text!r} is no server's address: {error}", USAGE) from error
-    wrong = parts.query or parts.fragment or parts.username or parts.password
+    wrong = given == ":" or parts.query or parts.fragment or parts.username or parts.password
     if parts.scheme not in ("http", "https") or not host or wrong or any(c.isspace() for c in given):
         raise CommandError(f"{text!r} is no server's address; write it as http://127.0.0.1:8080", USAGE)
     shown = f"[{host}]" if ":" in host else host
@@ -100,6 +100,8 @@ class Server:
         self._timeout_s: float | None = options.timeout
         self._tls = self._context(options) if self.url.startswith("https:") else None
         self._client: httpx.Client | None = None
+        self._answered = False
+        """Whether there was an answer, and it is HTTP."""
 
     def __enter__(self) -> Server:
         return self
@@ -130,6 +132,16 @@ class Server:
         return value
 
     @contextlib.contextmanager
+    def understanding(self) -> Iterator[None]:
+        """Around whatever reads the fields of an answer: one that lacks something is told as such."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CommandError(
+                f"the answer of {self.url} is not what llamaswap {__version__} expects; is it another version?"
+            ) from error
+
+    @contextlib.contextmanager
     def stream(self, path: str, query: Query = ()) -> Iterator[Iterator[bytes]]:
         """The pieces of an answer as they come; waits between them for ever."""
         import httpx
@@ -137,6 +149,7 @@ class Server:
         with self._telling():
             timeout = httpx.Timeout(self._timeout_s or ANSWER_S, connect=self._connect_s(), read=None)
             with self._http().stream("GET", self.url + path, params=list(query), timeout=timeout) as answer:
+                self._answered = True
                 if answer.status_code != 200:
                     answer.read()
                     self._refused(answer)
@@ -151,6 +164,7 @@ class Server:
             read_s = self._timeout_s or (None if patient else ANSWER_S)
             timeout = httpx.Timeout(read_s, connect=self._connect_s())
             answer = self._http().request(method, self.url + path, params=list(query), timeout=timeout)
+        self._answered = True
         if answer.status_code >= 300:
             self._refused(answer)
         return answer
@@ -195,11 +209,9 @@ class Server:
             raise CommandError(self._why_not(error), UNREACHABLE) from error
         except httpx.InvalidURL as error:
             raise CommandError(f"{self.url} is no server's address: {error}", USAGE) from error
-        except httpx.RemoteProtocolError as error:
-            hint = "" if self._tls else "; does it want https?"
-            raise CommandError(f"{self.url} broke off its answer{hint}", UNREACHABLE) from error
         except httpx.HTTPError as error:
-            raise CommandError(f"the connection to {self.url} broke: {error}", UNREACHABLE) from error
+            hint = "" if self._tls or self._answered else "; does it want https?"
+            raise CommandError(f"the connection to {self.url} broke ({error}){hint}", UNREACHABLE) from error
 
     def _why_not(self, error: BaseException) -> str:
         cause: BaseException | None = error

@@ -62,7 +62,7 @@ _llamaswap_ids() {
     for ((i = 1; i < ${#words[@]} - 1; i++)); do
         case ${words[i]} in
             @WHICH_VALUE@) which+=("${words[i]}" "${words[i + 1]}") ;;
-            @WHICH_SWITCH@) which+=("${words[i]}") ;;
+            @WHICH_ONE@) which+=("${words[i]}") ;;
         esac
     done
     "${words[0]/#\~/$HOME}" "$@" --timeout 1 "${which[@]}" 2>/dev/null </dev/null
@@ -162,12 +162,13 @@ _ZSH = r"""#compdef @NAMES@
 # zsh completion of llamaswap; made by: llamaswap completion zsh
 
 _llamaswap_ids() {
+    [[ $PREFIX == -* ]] && return 1
     local -a which ids
     local i
     for ((i = 1; i < ${#line_words}; i++)); do
         case ${line_words[i]} in
             @WHICH_VALUE@) which+=(${line_words[i]} ${(Q)line_words[i + 1]}) ;;
-            @WHICH_SWITCH@) which+=(${line_words[i]}) ;;
+            @WHICH_ONE@) which+=(${(Q)line_words[i]}) ;;
         esac
     done
     ids=(${(f)"$(_call_program models ${(q)${~line_words[1]}} $1 -q --timeout 1 ${(q)which} 2>/dev/null </dev/null)"})
@@ -248,13 +249,14 @@ def _zsh_text(text: str) -> str:
 _FISH = r"""# fish completion of llamaswap; made by: llamaswap completion fish
 
 function __llamaswap_ids
+    string match -q -- '-*' (commandline -ct); and return
     set -l words (commandline -opc)
     set -l which
     for i in (seq 2 (count $words))
         switch $words[$i]
-            case @WHICH_VALUE_FISH@
+            case @FISH_VALUE@
                 set -a which $words[$i] $words[(math $i + 1)]
-            case @WHICH_SWITCH_FISH@
+            case @FISH_ONE@
                 set -a which $words[$i]
         end
     end
@@ -291,7 +293,7 @@ def fish(commands: tuple[Command, ...], serve: tuple[Flag, ...]) -> str:
             letter = "-l" if name.startswith("--") else "-s" if len(name) == 2 else "-o"
             parts.append(f"{letter} {name.lstrip('-')}")
         if it.value:
-            parts.append("-r" if it.completes in ("files", "directories") else "-x")
+            parts.append("-r -F" if it.completes in ("files", "directories") else "-x")
         if it.completes in _DYNAMIC:
             parts.append(_fish_values(it.completes))
         add(condition, *parts, f"-d {_quoted(_brief(it.help))}")
@@ -330,8 +332,8 @@ def _names(commands: tuple[Command, ...]) -> str:
 
 
 def _brief(text: str) -> str:
-    """The first sentence of a flag's help, without what stands in brackets at its end."""
-    return re.sub(r" \([^()]*\)$", "", text.partition(". ")[0].partition("; ")[0])
+    """The beginning of a flag's help, without what stands in brackets."""
+    return re.sub(r" \([^()]*\)", "", text).partition(". ")[0].partition("; ")[0]
 
 
 def _quoted(text: str) -> str:
@@ -348,8 +350,8 @@ def _filled(template: str, commands: tuple[Command, ...], **values: str) -> str:
         "NAMES": " ".join(NAMES),
         "LOGS": " ".join(LOG_NAMES),
         "WHICH_VALUE": "|".join(valued),
-        "WHICH_SWITCH": "|".join(switches),
-        "WHICH_VALUE_FISH": " ".join(valued),
-        "WHICH_SWITCH_FISH": " ".join(switches),
+        "WHICH_ONE": "|".join([*switches, *(f"{name}=*" for name in valued)]),
+        "FISH_VALUE": " ".join(valued),
+        "FISH_ONE": " ".join([*switches, *(f"'{name}=*'" for name in valued)]),
     }
     return re.sub(r"@([A-Z_]+)@", lambda match: values[match[1]], template)

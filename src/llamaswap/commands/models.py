@@ -6,12 +6,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from llamaswap.commands.client import FAILED, OK, USAGE, CommandError, Server, model_path
 from llamaswap.commands.terminal import Cell, Colour, Column, age, clean, duration, screen, size, table
+
+Entry = dict[str, Any]
+"""A model, as GET /api/models tells it."""
+Row = list[Cell | str | int | None]
 
 _COLOURS: dict[str, Colour] = {"ready": "green", "starting": "yellow", "stopping": "yellow"}
 
@@ -39,26 +43,33 @@ _MODELS = (
 
 def ps(options: argparse.Namespace) -> int:
     """Models that have a process or requests that wait for one."""
-    found = [entry for entry in _models(options) if _is_up(entry)]
-    if _machine_output(options, found):
-        return OK
-    if not found:
-        print("no model is loaded", file=sys.stderr)
-        return OK
-    now = datetime.now().astimezone()
-    sys.stdout.write(table(_PS, [_ps_row(entry, now) for entry in found], screen()))
-    return OK
+    return _list(options, _PS, _is_up, _ps_row, "no model is loaded")
 
 
 def models(options: argparse.Namespace) -> int:
     """Every model of the configuration, unlisted ones included."""
-    found = _models(options)
-    if _machine_output(options, found):
-        return OK
-    if not found:
-        print("the configuration has no models", file=sys.stderr)
-        return OK
-    sys.stdout.write(table(_MODELS, [_models_row(entry) for entry in found], screen()))
+    return _list(options, _MODELS, lambda entry: True, _models_row, "the configuration has no models")
+
+
+def _list(
+    options: argparse.Namespace,
+    columns: Sequence[Column],
+    wanted: Callable[[Entry], bool],
+    row: Callable[[Entry], Row],
+    nothing: str,
+) -> int:
+    with Server(options) as server:
+        answer = server.get_json("/api/models")
+        with server.understanding():
+            found = [entry for entry in answer["models"] if wanted(entry)]
+            if options.json:
+                print(json.dumps({"models": found}))
+            elif options.quiet:
+                sys.stdout.write("".join(f"{entry['id']}\n" for entry in found))
+            elif found:
+                sys.stdout.write(table(columns, [row(entry) for entry in found], screen()))
+            else:
+                print(nothing, file=sys.stderr)
     return OK
 
 
@@ -70,9 +81,9 @@ def load(options: argparse.Namespace) -> int:
         begun = time.monotonic()
         body = server.post(model_path("/api/models/load", model), query, patient=True)
         if options.json:
-            _write_json(body)
+            print(body.decode("utf-8", "replace").rstrip("\n"), flush=True)
             return
-        state = str(server.parse(body).get("state") or "ready")
+        state = str(server.parse(body).get("state"))
         took = f" after {duration(time.monotonic() - begun)}" if state == "ready" and not options.no_wait else ""
         print(f"{clean(model)}: {clean(state)}{took}", flush=True)
 
@@ -118,29 +129,11 @@ def _named(model: str, message: str) -> str:
     return message if model in message else f"{model}: {message}"
 
 
-def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
-    with Server(options) as server:
-        found = server.get_json("/api/models")["models"]
-    return list(found)
-
-
-def _machine_output(options: argparse.Namespace, found: list[dict[str, Any]]) -> bool:
-    if options.json:
-        _write_json(json.dumps({"models": found}).encode())
-    elif options.quiet:
-        sys.stdout.write("".join(f"{entry['id']}\n" for entry in found))
-    return bool(options.json or options.quiet)
-
-
-def _write_json(body: bytes) -> None:
-    print(body.decode("utf-8", "replace").rstrip("\n"), flush=True)
-
-
-def _is_up(entry: dict[str, Any]) -> bool:
+def _is_up(entry: Entry) -> bool:
     return entry["state"] not in ("stopped", "shutdown") or bool(entry.get("queued"))
 
 
-def _state(entry: dict[str, Any]) -> Cell:
+def _state(entry: Entry) -> Cell:
     """The state; of a starting model how far it has come, of one that failed to start that it did."""
     state = str(entry["state"])
     load = entry.get("load") or {}
@@ -153,7 +146,7 @@ def _state(entry: dict[str, Any]) -> Cell:
     return Cell(state, _COLOURS.get(state, "dim"))
 
 
-def _ps_row(entry: dict[str, Any], now: datetime) -> list[Cell | str | int | None]:
+def _ps_row(entry: Entry) -> Row:
     memory = entry.get("memory") or {}
     return [
         str(entry["id"]),
@@ -163,19 +156,19 @@ def _ps_row(entry: dict[str, Any], now: datetime) -> list[Cell | str | int | Non
         entry.get("queued"),
         size(memory.get("rss_bytes")),
         size(memory.get("gpu_bytes")),
-        age(entry.get("ready_since"), now),
+        age(entry.get("ready_since"), datetime.now().astimezone()),
         _unloads_in(entry),
         ", ".join(entry.get("waiting_for") or ()),
     ]
 
 
-def _unloads_in(entry: dict[str, Any]) -> str:
+def _unloads_in(entry: Entry) -> str:
     if entry.get("ttl_left_s") is not None:
         return duration(entry["ttl_left_s"])
     return f"{duration(entry['ttl_s'])} idle" if entry.get("ttl_s") else "never"
 
 
-def _models_row(entry: dict[str, Any]) -> list[Cell | str | int | None]:
+def _models_row(entry: Entry) -> Row:
     about = entry.get("name") or entry.get("description")
     error = entry.get("last_error") or {}
     return [
