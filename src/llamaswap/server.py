@@ -29,6 +29,7 @@ from llamaswap.config.settings import Config
 from llamaswap.errors import SwapError
 from llamaswap.observe.logs import Logs
 from llamaswap.observe.metrics import Metrics
+from llamaswap.observe.modellog import ModelLog
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.relay import Relay
@@ -85,8 +86,9 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
     app = _App(stopping)
     relay = Relay(config, catalogue, fleet, pool)
     dispatcher = Dispatcher(config, relay, app.serve)
-    metrics = Metrics(config.models)
+    metrics, model_log = Metrics(config.models), ModelLog()
     fleet.observers.append(metrics)
+    fleet.observers.append(model_log)
     relay.flights.on_close.append(metrics.finished)
     status = 0
     # Trio raises again what nobody has read when the receiver closes: a third signal must not decide the status.
@@ -113,7 +115,7 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
             for lease in [fleet.submit(config.models[model_id]) for model_id in config.preload]:
                 tree.start_soon(_preload, lease)
             # Listening already: the first client need not wait for what only the app's pages need.
-            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics)
+            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics, model_log)
             _settle_memory()
             stops = 0
             async for number in signals:
@@ -186,11 +188,13 @@ class _App:
         dispatcher: Dispatcher,
         monitor: Monitor,
         metrics: Metrics,
+        model_log: ModelLog,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         from llamaswap.web.app import create_app
         from llamaswap.web.asgi import RelayMiddleware
+        from llamaswap.web.feed import Feed
         from llamaswap.web.inprocess import InProcess
         from llamaswap.web.state import AppState
 
@@ -203,13 +207,16 @@ class _App:
             flights=dispatcher.flights,
             monitor=monitor,
             metrics=metrics,
+            model_log=model_log,
         )
+        feed = Feed(state)
         app = create_app(state)
         app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]
         await app.startup()
         self._inner = InProcess(app)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._inner.run)
+            await nursery.start(feed.run)
             self._ready.set()
             task_status.started()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ import trio
 from quart_trio import QuartTrio
 
 from llamaswap.config.settings import Config, ModelConfig
+from llamaswap.errors import SwapError
 from llamaswap.observe.logs import Logs
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
@@ -28,14 +29,53 @@ class FakeFleet:
         self.stopped.set()
         self.unloaded: list[Collection[str] | None] = []
         self.waiting = 0
+        self.config = config
+        self.details: dict[str, dict[str, Any]] = {}
+        """Model id -> fields of its view that differ from a stopped model's, and `pid`, `loading_s`, `waiting_for`."""
+        self.load_error: SwapError | None = None
+        self.begun: list[str] = []
+        self.listeners: list[Callable[[str], None]] = []
 
     def views(self) -> list[ModelView]:
         return [
-            ModelView(
-                id=model_id, state=state, in_flight=0, queued=0, ready_at=None, idle_since=None, ttl_deadline=None
-            )
+            replace(ModelView(model_id, state, 0, 0, None, None, None), **self._details(model_id, view=True))
             for model_id, state in reversed(self.states.items())
         ]
+
+    def _details(self, model_id: str, *, view: bool) -> dict[str, Any]:
+        own = {"pid", "loading_s", "waiting_for"}
+        return {key: value for key, value in self.details.get(model_id, {}).items() if (key in own) is not view}
+
+    def pid(self, model_id: str) -> int | None:
+        return self._details(model_id, view=False).get("pid")
+
+    def loading_s(self, model_id: str) -> float | None:
+        return self._details(model_id, view=False).get("loading_s")
+
+    def waiting_for(self, model_id: str) -> list[str]:
+        return self._details(model_id, view=False).get("waiting_for", [])
+
+    def on_change(self, fn: Callable[[str], None]) -> None:
+        self.listeners.append(fn)
+
+    def becomes(self, model_id: str, state: State, **details: Any) -> None:
+        self.states[model_id] = state
+        self.details[model_id] = details
+        for fn in self.listeners:
+            fn(model_id)
+
+    async def preload(self, model_id: str) -> float:
+        self.begin_load(model_id)
+        await trio.lowlevel.checkpoint()
+        self.becomes(model_id, State.READY)
+        return 1.5
+
+    def begin_load(self, model_id: str) -> None:
+        assert model_id in self.config.models, "not an id"
+        if self.load_error is not None:
+            raise self.load_error
+        self.begun.append(model_id)
+        self.becomes(model_id, State.STARTING)
 
     async def unload(self, model_ids: Collection[str] | None) -> None:
         self.unloaded.append(model_ids)

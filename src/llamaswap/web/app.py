@@ -23,7 +23,7 @@ from llamaswap.errors import (
     render,
 )
 from llamaswap.relay.endpoints import allowed_methods
-from llamaswap.web import access, control, logs, models, performance, ui
+from llamaswap.web import access, control, events, logs, models, performance, ui
 from llamaswap.web.state import AppState
 
 log = logging.getLogger("llamaswap.web")
@@ -120,6 +120,7 @@ def create_app(state: AppState, *, ui_root: Traversable | None = None) -> QuartT
         control.blueprint(state),
         models.blueprint(state),
         logs.blueprint(state),
+        events.blueprint(state),
         performance.blueprint(state),
         ui.blueprint(state, ui_root),
     ):

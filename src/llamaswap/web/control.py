@@ -1,10 +1,12 @@
-"""Health, what runs, unloading, version: enough to live with."""
+"""Health, what runs, loading and unloading, version: enough to live with."""
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+import json
 
-from llamaswap.errors import ModelNotFound
+from quart import Blueprint, Response, request
+
+from llamaswap.errors import BadRequest, ModelNotFound
 from llamaswap.web.state import AppState, is_running, json_response, redirect, text_response
 
 
@@ -24,6 +26,28 @@ def running(state: AppState) -> list[dict[str, object]]:
         for _, model in sorted(state.config.models.items())
         if is_running(states[model.id])
     ]
+
+
+def _wanted_to_wait() -> bool:
+    """`?wait=`: true unless it says no."""
+    text = request.args.get("wait", "1").lower()
+    if text in ("1", "true"):
+        return True
+    if text in ("0", "false"):
+        return False
+    raise BadRequest("wait: must be 0 (return at once) or 1 (return when the model is ready)")
+
+
+async def _model_of_body() -> str:
+    """The `model` of a JSON object, whatever the content type says. Raises BadRequest."""
+    try:
+        body = json.loads(await request.get_data())
+    except (ValueError, RecursionError):
+        raise BadRequest('the body must be a JSON object such as {"model": "<id>"}') from None
+    name = body.get("model") if isinstance(body, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest("model: must be the id of a model, as a string in a JSON object")
+    return name
 
 
 def blueprint(state: AppState) -> Blueprint:
@@ -63,6 +87,32 @@ def blueprint(state: AppState) -> Blueprint:
             raise ModelNotFound("model not found")
         await state.fleet.unload([model.id])
         return text_response("OK")
+
+    @bp.post("/api/models/load/<path:name>")
+    async def load(name: str) -> Response:
+        model_id = state.catalogue.resolve(name).id
+        if _wanted_to_wait():
+            load_s = await state.fleet.preload(model_id)
+            return json_response({"model": model_id, "state": "ready", "load_s": round(load_s, 3)})
+        state.fleet.begin_load(model_id)
+        response = json_response({"model": model_id, "state": str(state.states()[model_id])})
+        response.status_code = 202
+        return response
+
+    @bp.post("/models/load")
+    async def load_as_llama_server() -> Response:
+        model_id = state.catalogue.resolve(await _model_of_body()).id
+        if _wanted_to_wait():
+            await state.fleet.preload(model_id)
+        else:
+            state.fleet.begin_load(model_id)
+        return json_response({"success": True})
+
+    @bp.post("/models/unload")
+    async def unload_as_llama_server() -> Response:
+        model_id = state.catalogue.resolve(await _model_of_body()).id
+        await state.fleet.unload([model_id])
+        return json_response({"success": True})
 
     @bp.get("/api/version")
     async def version() -> Response:

@@ -1,4 +1,4 @@
-"""`/v1/models`: what can be asked for. The record is llama-swap's."""
+"""`/v1/models`: what can be asked for, in llama-swap's records. `/api/models`: all that is known of all models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from quart import Blueprint, Response, request
 
 from llamaswap.config.settings import Capabilities, Config, ModelConfig
-from llamaswap.routing.lifecycle import State
-from llamaswap.web.state import AppState, is_running, json_response, plain
-
-Record = dict[str, object]
+from llamaswap.web.overview import Record, capability_flags, load_status, overview
+from llamaswap.web.state import AppState, json_response, plain
 
 _FROM_CAPABILITIES = frozenset({"architecture", "capabilities", "supported_parameters", "context_length"})
 """Metadata keys that give way when `capabilities` is configured."""
@@ -26,15 +24,7 @@ def _described(capabilities: Capabilities) -> Record:
             "output_modalities": list(outputs),
             "modality": f"{'+'.join(inputs)}->{'+'.join(outputs)}",
         }
-    record["capabilities"] = {
-        "vision": "image" in inputs and "text" in outputs,
-        "audio_transcriptions": "audio" in inputs and "text" in outputs,
-        "audio_speech": "text" in inputs and "audio" in outputs,
-        "image_generation": "text" in inputs and "image" in outputs,
-        "image_to_image": "image" in inputs and "image" in outputs,
-        "function_calling": capabilities.tools,
-        "reranker": capabilities.reranker,
-    }
+    record["capabilities"] = capability_flags(capabilities)
     if capabilities.tools:
         record["supported_parameters"] = ["tools", "tool_choice"]
     if capabilities.context > 0:
@@ -42,7 +32,7 @@ def _described(capabilities: Capabilities) -> Record:
     return record
 
 
-def _record(name: str, model: ModelConfig, state: State, created: int) -> Record:
+def _record(name: str, model: ModelConfig, status: Record, created: int) -> Record:
     record: Record = {"id": name, "object": "model", "created": created, "owned_by": "llama-swap"}
     for key, text in (("name", model.name.strip()), ("description", model.description.strip())):
         if text:
@@ -65,22 +55,22 @@ def _record(name: str, model: ModelConfig, state: State, created: int) -> Record
         if capabilities.context > 0:
             meta["n_ctx"] = capabilities.context
     record["meta"] = meta
-    record["status"] = {"value": "loaded" if is_running(state) else "unloaded"}
+    record["status"] = status
     return record
 
 
-def listing(config: Config, states: Mapping[str, State], created: int) -> Record:
+def listing(config: Config, statuses: Mapping[str, Record], created: int) -> Record:
     """The answer of `/v1/models`: all listed models sorted by id, aliases as models of their own if
     includeAliasesInList says so."""
     records: dict[str, Record] = {}
     for model in config.models.values():
         if model.unlisted:
             continue
-        state = states.get(model.id, State.STOPPED)
+        status = statuses[model.id]
         names = (model.id, *model.aliases) if config.include_aliases_in_list else (model.id,)
         for name in names:
             if name == model.id or name not in config.models:  # an id wins over another model's alias
-                records[name] = _record(name, model, state, created)
+                records[name] = _record(name, model, status, created)
     return {"object": "list", "data": [records[name] for name in sorted(records)]}
 
 
@@ -90,11 +80,16 @@ def blueprint(state: AppState) -> Blueprint:
     @bp.get("/v1/models")
     @bp.get("/models")
     async def models() -> Response:
-        response = json_response(listing(state.config, state.states(), int(time.time())))
+        statuses = {id: load_status(it, state.model_log.last_error(id)) for id, it in state.states().items()}
+        response = json_response(listing(state.config, statuses, int(time.time())))
         origin = request.headers.get("Origin")
         if origin:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Vary"] = "Origin"
         return response
+
+    @bp.get("/api/models")
+    async def all_models() -> Response:
+        return json_response({"models": overview(state)})
 
     return bp
