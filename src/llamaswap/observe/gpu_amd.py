@@ -24,13 +24,11 @@ def parse_amd_smi(metric: str, static: str = "", listed: str = "") -> list[Gpu]:
 
     ROCm 6 prints a list, ROCm 7 an object with `gpu_data`; every value may be the text "N/A".
     """
-    names = {entry.get("gpu"): at(entry, "asic", "market_name") for entry in _entries(static)}
-    uuids = {entry.get("gpu"): entry.get("uuid") for entry in _entries(listed)}
+    names = {entry["gpu"]: at(entry, "asic", "market_name") for entry in _entries(static)}
+    uuids = {entry["gpu"]: entry.get("uuid") for entry in _entries(listed)}
     gpus = []
     for entry in _entries(metric):
-        index = entry.get("gpu")
-        if not isinstance(index, int):
-            continue
+        index: int = entry["gpu"]
         memory, temperature, power = entry.get("mem_usage"), entry.get("temperature"), entry.get("power")
         hot = measure(at(temperature, "hotspot"))
         edge = measure(at(temperature, "edge"))
@@ -70,7 +68,9 @@ def _entries(text: str) -> list[dict[str, Any]]:
     parsed = _json(text)
     if isinstance(parsed, dict):
         parsed = parsed.get("gpu_data", [parsed] if "gpu" in parsed else None)
-    return [entry for entry in parsed if isinstance(entry, dict)] if isinstance(parsed, list) else []
+    if not isinstance(parsed, list):
+        return []
+    return [entry for entry in parsed if isinstance(entry, dict) and isinstance(entry.get("gpu"), int)]
 
 
 class AmdSmi:
