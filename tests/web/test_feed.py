@@ -248,9 +248,7 @@ async def test_progress_while_something_loads(autojump_clock: MockClock) -> None
             ]
         assert 3 <= trio.current_time() - begun <= 5
         rig.fleet.becomes("b", State.STOPPED)
-        await rig.until("modelStatus")
-        await trio.sleep(2)
-        await rig.told()
+        assert await rig.until("modelProgress") == [{"id": "a", "state": "ready", "queued": 0}]
         assert await rig.quiet(60)
 
 
