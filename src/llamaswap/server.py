@@ -1,6 +1,7 @@
 """The composition root: everything the running program consists of, and the tree its tasks live in.
 
 serve
+├ recorder     finished requests into the store, which is opened first and closed last
 ├ fleet        processes, one task each; the idle reaper
 ├ app          Hypercorn's connections to the Quart-Trio app
 ├ front        listeners; a connection is a task, its lease and pump live in its scope
@@ -27,13 +28,18 @@ import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.errors import SwapError
+from llamaswap.observe.activity import Recorder
+from llamaswap.observe.captures import Captures
+from llamaswap.observe.keeper import Keeper, LogKeeper
 from llamaswap.observe.logs import Logs
 from llamaswap.observe.metrics import Metrics
 from llamaswap.observe.modellog import ModelLog
+from llamaswap.observe.store import Store
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.relay import Relay
 from llamaswap.relay.transport import Transport
+from llamaswap.relay.usage import read
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.upstream.fleet import Fleet, Lease
@@ -72,7 +78,19 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 async def serve(config: Config, logs: Logs, listener: Listener) -> int:
-    """Run until a signal ends it; the process's exit status (0 after an orderly end)."""
+    """Run until a signal ends it; the process's exit status (0 after an orderly end).
+
+    Raises ConfigError if the store cannot be opened.
+    """
+    store = Store(config.store_path, config.store_limits())
+    try:
+        with LogKeeper(store):
+            return await _serve(config, logs, listener, store)
+    finally:
+        store.close()
+
+
+async def _serve(config: Config, logs: Logs, listener: Listener, store: Store) -> int:
     catalogue = Catalogue(config)
     fleet = Fleet(config, catalogue, logs)
     pool = Pool()
@@ -89,6 +107,10 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
     metrics, model_log = Metrics(config.models), ModelLog()
     fleet.observers.append(metrics)
     fleet.observers.append(model_log)
+    keeper = Keeper(store)
+    keeper.recall(model_log)
+    fleet.observers.append(keeper)
+    recorder = _recorder(config, relay, store, metrics)
     relay.flights.on_close.append(metrics.finished)
     status = 0
     # Trio raises again what nobody has read when the receiver closes: a third signal must not decide the status.
@@ -96,6 +118,7 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as tree:
+            await tree.start(recorder.run)
             await tree.start(fleet.run)
             front = Front(
                 list(listener.sockets),
@@ -115,7 +138,7 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
             for lease in [fleet.submit(config.models[model_id]) for model_id in config.preload]:
                 tree.start_soon(_preload, lease)
             # Listening already: the first client need not wait for what only the app's pages need.
-            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics, model_log)
+            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics, model_log, recorder)
             _settle_memory()
             stops = 0
             async for number in signals:
@@ -134,7 +157,18 @@ async def serve(config: Config, logs: Logs, listener: Listener) -> int:
                 tree.start_soon(_wind_down, fleet, front, tree.cancel_scope)
             tree.cancel_scope.cancel()
     pool.close()
+    recorder.close()
     return status
+
+
+def _recorder(config: Config, relay: Relay, store: Store, metrics: Metrics) -> Recorder:
+    """Who remembers finished requests."""
+    recorder = Recorder(relay.flights, store, read, Captures(config.capture_buffer_bytes))
+    recorder.reconfigure(config)
+    recorder.on_row.append(
+        lambda row: metrics.count_tokens(row.model, row.input_tokens, row.output_tokens, row.cache_tokens)
+    )
+    return recorder
 
 
 def _monitor(config: Config, fleet: Fleet) -> Monitor:
@@ -189,6 +223,7 @@ class _App:
         monitor: Monitor,
         metrics: Metrics,
         model_log: ModelLog,
+        recorder: Recorder,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -208,6 +243,7 @@ class _App:
             monitor=monitor,
             metrics=metrics,
             model_log=model_log,
+            recorder=recorder,
         )
         feed = Feed(state)
         app = create_app(state)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +25,6 @@ BATCH_S = 0.05  # beyond the recorder's own batch; both and the write fit into 2
 TIDY_S = 3600.0  # between removals of what is older than keepDays
 WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost
 WAITING_OTHERS = 2_000
-TYPICAL_OF = 5  # of a model's last loads, the median is the typical one
 
 Stored = Callable[[int, Sequence[tuple[Row, object]]], None]
 
@@ -57,9 +54,6 @@ class Store:
         self._closed = False
         self.on_stored: list[Stored] = []
         """Called with the first of consecutive ids and the rows, once they can be read."""
-        self._loads: dict[str, deque[float]] = {}
-        for model, seconds in self._database.read(_all_loads):
-            self._loads.setdefault(model, deque(maxlen=TYPICAL_OF)).append(seconds)
 
     def reconfigure(self, limits: StoreLimits) -> None:
         """Other limits, after a reload; they are met by and by."""
@@ -72,14 +66,15 @@ class Store:
 
     def record_load(self, model: str, seconds: float) -> None:
         """`model` was ready after `seconds`."""
-        self._loads.setdefault(model, deque(maxlen=TYPICAL_OF)).append(seconds)
         self._batch.loads.append((_now_ms(), _text(model), seconds))
         self._wake.set()
 
-    def typical_load_s(self, model: str) -> float | None:
-        """The median of its last loads, earlier runs' included; None if it was never loaded."""
-        loads = self._loads.get(model)
-        return statistics.median(loads) if loads else None
+    def past_loads(self, limit: int) -> dict[str, list[float]]:
+        """The seconds of the last loads of each model, oldest first. Blocks: for the start."""
+        loads: dict[str, list[float]] = {}
+        for model, seconds in self._database.read(_all_loads):
+            loads.setdefault(model, []).append(seconds)
+        return {model: seconds[-limit:] for model, seconds in loads.items()}
 
     def record_state(self, model: str, state: str, reason: str = "") -> None:
         """`model` changed to `state`."""

@@ -23,7 +23,7 @@ from llamaswap.errors import (
     render,
 )
 from llamaswap.relay.endpoints import allowed_methods
-from llamaswap.web import access, control, events, logs, models, performance, ui
+from llamaswap.web import access, activity, control, events, logs, models, openapi, performance, ui
 from llamaswap.web.state import AppState
 
 log = logging.getLogger("llamaswap.web")
@@ -122,6 +122,8 @@ def create_app(state: AppState, *, ui_root: Traversable | None = None) -> QuartT
         logs.blueprint(state),
         events.blueprint(state),
         performance.blueprint(state),
+        openapi.blueprint(state),
+        activity.blueprint(state),
         ui.blueprint(state, ui_root),
     ):
         app.register_blueprint(blueprint)

@@ -14,12 +14,15 @@ from quart import Response, request
 from llamaswap import __version__
 from llamaswap._build import BUILD_DATE, COMMIT
 from llamaswap.config.settings import Config
+from llamaswap.observe.activity import Recorder
 from llamaswap.observe.flights import Flights
 from llamaswap.observe.hub import Hub
 from llamaswap.observe.logs import Logs
 from llamaswap.observe.metrics import Metrics
 from llamaswap.observe.modellog import ModelLog
+from llamaswap.observe.store import Store
 from llamaswap.observe.system import Monitor
+from llamaswap.relay.usage import read
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.routing.scheduler import ModelView
@@ -65,6 +68,7 @@ class AppState:
     model_log: ModelLog = field(default_factory=ModelLog)
     monitor: Monitor = field(default_factory=Monitor)
     metrics: Metrics = field(default_factory=Metrics)
+    recorder: Recorder = field(default_factory=lambda: Recorder(Flights(), Store(), read))
     version: str = __version__
     commit: str = COMMIT
     build_date: str = BUILD_DATE
