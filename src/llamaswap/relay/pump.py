@@ -17,6 +17,7 @@ from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.response import Answer, Broken, ChunkDecoder, ChunkParser, read_answer
+from llamaswap.relay.ride import Ride
 from llamaswap.relay.splice import Pause, Stream
 from llamaswap.relay.transport import Data, Plain, Transport
 from llamaswap.upstream.fleet import Upstream
@@ -26,8 +27,6 @@ ERROR_BYTES = 65536  # of an error answer that is told within a stream
 ERROR_TEXT_BYTES = 500  # of one that is no JSON
 EXIT_NOTICE_S = 0.25  # a dying process closes its sockets a moment before its exit is seen
 END_NOTICE_S = 0.02  # the same, before a response that ends with its connection counts as whole
-
-BULK_PAUSE_S = 0.001  # between reads of a bulk stream: fewer, larger packets carry it for a fraction of the work
 
 
 class Outcome(Enum):
@@ -79,17 +78,17 @@ class Attempt:
         self._buffer = received
         return await self._guarded(self._stages)
 
-    async def carry_on(self, parser: ChunkParser | None, unsent: bytes) -> None:
-        """The rest of an answer that has begun, all but `unsent` of it sent: what `parser` misses, if it is there.
-
-        As `carry`, but that only ClientGone is raised.
-        """
+    async def carry_on(self, ride: Ride) -> None:
+        """The rest of an answer that has begun. As `carry`, but that only ClientGone is raised."""
         self._answered = self._chunked = self._raw = True
-        self._parser = parser
+        self._reusable = not ride.spent
+        parser = self._parser = ride.parser
 
         async def rest() -> Outcome:
-            if unsent:
-                await self._ex.send_raw(unsent)
+            if ride.trouble is not None:
+                raise ride.trouble
+            if ride.unsent:
+                await self._ex.send_raw(ride.unsent)
             if parser is not None and not parser.complete:
                 assert self._connection is not None
                 return await self._carry_body(self._connection)
@@ -291,13 +290,10 @@ class Attempt:
             finally:
                 ex.bytes_sent += stream.moved
                 stream.moved = 0
-            if pause is Pause.BULK:
-                await trio.sleep(BULK_PAUSE_S)
-            elif pause is Pause.ENDED:
+            if pause is Pause.ENDED:
                 raise Broken("the upstream ended the connection within its response")
-            else:
-                unsent = stream.unsent
-                await ex.send_raw(self._without_newlines(unsent) if parser.complete else unsent)
+            unsent = stream.unsent
+            await ex.send_raw(self._without_newlines(unsent) if parser.complete else unsent)
         self._complete = True
 
     def _take(self, data: bytes) -> bytes:

@@ -145,7 +145,7 @@ class Relay:
         attempt = Attempt(ex, lease.upstream, self._pool, ride.connection, [])
         try:
             if ex.started:
-                await attempt.carry_on(ride.parser, ride.unsent)
+                await attempt.carry_on(ride)
             else:
                 await attempt.carry(ride.received)
         finally:

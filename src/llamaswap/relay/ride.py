@@ -28,7 +28,9 @@ class Ride:
         "model",
         "parser",
         "received",
+        "spent",
         "target",
+        "trouble",
         "unsent",
     )
 
@@ -57,6 +59,10 @@ class Ride:
         """Of a chunked body that goes on."""
         self.complete = False
         """Whether the whole answer has come."""
+        self.trouble: Broken | None = None
+        """What is wrong with an answer that has begun."""
+        self.spent = False
+        """Whether the connection cannot be used again."""
         self.unsent = b""
         """What the client did not take at once of an answer that has begun."""
 
@@ -77,7 +83,6 @@ class Ride:
                 parser = ChunkParser()
                 parser.feed(body)
                 complete = parser.complete
-                # Empty lines behind the end, which a parser overlooks, are no business of the client's.
                 usual = answer.plain and not (complete and data[-5:-4] in (b"\r", b"\n"))
             else:
                 complete = True
@@ -99,6 +104,25 @@ class Ride:
             if body:
                 flight.add(body)
         return answer.wire() + body
+
+    def take(self, data: bytes) -> bool:
+        """More of a chunked body -> whether the client may get it as it is; if not, `trouble` or `unsent` says why."""
+        parser, ex = self.parser, self.exchange
+        assert parser is not None
+        try:
+            parser.feed(data)
+        except Broken as error:
+            self.trouble = error
+            return False
+        if ex.flight is not None:
+            ex.flight.add(data)
+        if parser.complete:
+            if data[-5:-4] in (b"\r", b"\n"):
+                # Empty lines, which the parser overlooks, are no business of the client's.
+                self.unsent, self.spent = data.rstrip(b"\r\n") + b"\r\n\r\n", True
+                return False
+            self.complete = True
+        return True
 
     def end(self, pool: Pool) -> None:
         """The whole answer has come: let go of the model and keep the connection."""

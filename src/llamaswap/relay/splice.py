@@ -27,8 +27,6 @@ class Pause(Enum):
     """The parser has seen the end; its last bytes are in `Stream.unsent`."""
     FULL = "full"
     """The client reads too slowly; what it has not taken is in `Stream.unsent`."""
-    BULK = "bulk"
-    """So much came at once that reading it less often is better for all."""
     ENDED = "ended"
     """The upstream closed or broke the connection."""
 
@@ -116,7 +114,7 @@ class Splicer:
             stream.unsent = data[sent:]
             self._wake(stream, fd, Pause.FULL)
         elif len(data) > BULK_BYTES:
-            self._wake(stream, fd, Pause.BULK)
+            self._engine.rest(fd)
 
     def _wake(self, stream: Stream, fd: int, reason: Pause) -> None:
         self._engine.forget(fd)

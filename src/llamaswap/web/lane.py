@@ -17,6 +17,7 @@ from llamaswap.relay.engine import Engine
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.ride import Ride
+from llamaswap.relay.splice import BULK_BYTES
 from llamaswap.relay.transport import RECV_BYTES, Plain
 from llamaswap.web.connection import WATCH_LIMIT, Connection
 from llamaswap.web.http1 import known_request
@@ -86,8 +87,8 @@ class Seat:
             try:
                 if self._depart(data):
                     return
-            except Exception as error:  # a bug is its connection's, not everybody's
-                self._wake(outcome.Error(error))
+            except Exception as error:
+                self._fail(error)
                 return
             self._connection.buffer += data
         self._wake(outcome.Value(None))
@@ -120,6 +121,7 @@ class Seat:
         return True
 
     def _on_upstream(self) -> None:
+        """The beginning of the answer, which is all of it for most."""
         ride = self._ride
         assert ride is not None
         sock = ride.connection.sock
@@ -129,21 +131,58 @@ class Seat:
             return
         except OSError:
             data = b""
-        self._engine.forget(sock.fileno())
         try:
             wire = ride.accept(data) if data else None
-            if wire is not None:
-                sent = self._send(wire)
-                if sent == len(wire) and ride.complete:
-                    self._arrive(ride)
-                    return
+            if wire is None:
+                self._hand_over(ride)
+                return
+            sent = self._send(wire)
+            if sent < len(wire):
                 ride.unsent = wire[sent:]
-        except Exception as error:  # the client's socket is broken; or a bug, which is its connection's
-            self._drop()
-            self._wake(outcome.Error(ClientGone() if isinstance(error, OSError) else error))
+                self._hand_over(ride)
+            elif ride.complete:
+                self._arrive(ride)
+            else:
+                self._engine.swap(sock.fileno(), self._on_chunk)
+        except Exception as error:
+            self._fail(error)
+
+    def _on_chunk(self) -> None:
+        """More of a stream."""
+        ride = self._ride
+        assert ride is not None
+        sock = ride.connection.sock
+        try:
+            data = sock.recv(RECV_BYTES)
+        except BlockingIOError:
             return
+        except OSError:
+            data = b""
+        try:
+            if not data or not ride.take(data):
+                self._hand_over(ride)
+                return
+            sent = self._send(data)
+            ride.exchange.bytes_sent += sent
+            if sent < len(data):
+                ride.unsent = data[sent:]
+                self._hand_over(ride)
+            elif ride.complete:
+                self._arrive(ride)
+            elif sent > BULK_BYTES:
+                self._engine.rest(sock.fileno())
+        except Exception as error:
+            self._fail(error)
+
+    def _hand_over(self, ride: Ride) -> None:
         self._ride = None
+        self._engine.forget(ride.connection.sock.fileno())
         self._wake(outcome.Value(ride))
+
+    def _fail(self, error: Exception) -> None:
+        """The client's socket is broken. Or this is a bug, which is its connection's then, not everybody's."""
+        self._drop()
+        self._wake(outcome.Error(ClientGone() if isinstance(error, OSError) else error))
 
     def _send(self, data: bytes) -> int:
         try:
@@ -155,6 +194,7 @@ class Seat:
         """The answer is complete."""
         connection, ex = self._connection, ride.exchange
         self._ride = None
+        self._engine.forget(ride.connection.sock.fileno())
         ride.end(self._pool)
         assert isinstance(ex, HttpExchange)
         ex.finished = True
