@@ -145,7 +145,9 @@ def test_a_readiness_that_crosses_a_stop_is_ignored() -> None:
 def test_unknown_models_are_the_callers_mistake() -> None:
     d = desk()
     with pytest.raises(KeyError):
-        d.core.submit(Ticket("nobody"), 0)
+        d.core.view("nobody")
+    with pytest.raises(KeyError):
+        d.unload("nobody")
 
 
 # -- the limit of a model

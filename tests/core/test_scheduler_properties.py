@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scheduling import apart, config, together
 
-from llamaswap.config.settings import Config, Group
-from llamaswap.errors import ModelUnloaded, ShuttingDown, StartFailed, TooManyRequests
+from llamaswap.config.settings import Config, Group, ModelConfig
+from llamaswap.errors import ModelNotFound, ModelUnloaded, ShuttingDown, StartFailed, TooManyRequests
 from llamaswap.routing.lifecycle import Event, State
 from llamaswap.routing.policy import EvictionPolicy, GroupPolicy, LoadedModel
 from llamaswap.routing.scheduler import Effect, Grant, Reject, Scheduler, Start, Stop, Ticket
@@ -61,28 +61,49 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_up(
         self, layout: tuple[Group, ...], ttls: set[str], preferred: set[str], room: int, max_wait_s: float
     ) -> None:
-        plain = config(
-            " ".join(MODELS),
-            *layout,
-            limit=LIMIT,
-            priorities=dict.fromkeys(preferred, 1),
-            max_wait_s=max_wait_s,
-        )
-        self.config = replace(
-            plain,
-            models={id: replace(m, ttl_s=TTL_S if id in ttls else 0.0) for id, m in plain.models.items()},
-        )
         self.by_group = room == 0
-        self.policy = GroupPolicy(self.config) if self.by_group else BudgetPolicy(room)
+        self.configure(dict.fromkeys(MODELS, 0), layout, ttls, preferred, room, max_wait_s)
         self.core = Scheduler(self.config, self.policy)
         self.now = 100.0
         self.process = dict.fromkeys(MODELS, "none")
+        self.runs: dict[str, ModelConfig] = {}
+        self.together: set[frozenset[str]] = set()
+        """Pairs that ran when the rules changed: nobody is stopped for that."""
         self.idle_from = dict.fromkeys(MODELS, self.now)
         self.tickets: list[Ticket] = []
         self.arrived: dict[Ticket, int] = {}
         self.closing = False
 
+    def configure(
+        self,
+        versions: dict[str, int],
+        layout: tuple[Group, ...],
+        ttls: set[str],
+        preferred: set[str],
+        room: int,
+        max_wait_s: float,
+    ) -> None:
+        """`versions`: the models there are; a process of one version cannot serve another."""
+        plain = config(
+            " ".join(versions),
+            *layout,
+            limit=LIMIT,
+            priorities=dict.fromkeys(preferred & versions.keys(), 1),
+            max_wait_s=max_wait_s,
+        )
+        models = {
+            id: replace(model, ttl_s=TTL_S if id in ttls else 0.0, argv=("server", str(versions[id])))
+            for id, model in plain.models.items()
+        }
+        self.config = replace(plain, models=models)
+        self.policy = GroupPolicy(self.config) if self.by_group else BudgetPolicy(room)
+
     # -- the account
+
+    def outdated(self, model: str) -> bool:
+        """It has a process, and that is not of the model as configured now."""
+        runs, now = self.runs.get(model), self.config.models.get(model)
+        return runs is not None and (now is None or now.argv != runs.argv)
 
     def loaded(self) -> list[LoadedModel]:
         states = {"starting": State.STARTING, "ready": State.READY, "stopping": State.STOPPING}
@@ -120,6 +141,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert ticket in self.tickets
                     assert ticket.state == "granted"
                     assert self.process[ticket.model] == "ready"
+                    assert not self.outdated(ticket.model)
                     assert not self.closing
                     self.check_fence(ticket)
                     busy[ticket.model] += 1
@@ -134,6 +156,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert self.queue(model), "nobody wants it"
                     self.check_room(model)
                     self.process[model] = "starting"
+                    self.runs[model] = self.config.models[model]
                 case Stop(model, reason, for_model):
                     assert self.process[model] in ("starting", "ready")
                     self.check_stop(model, reason, for_model, busy[model])
@@ -176,6 +199,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert not self.queue(model)
                 assert self.config.models[model].ttl_s
                 assert self.now >= self.idle_from[model] + TTL_S
+            case "reload":
+                assert for_model is None
+                assert self.outdated(model)
+                assert self.process[model] == "starting" or busy == 0
             case _:
                 assert reason == ("shutdown" if self.closing else "unload")
 
@@ -189,8 +216,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tickets.append(ticket)
         effects = self.core.submit(ticket, self.now)
         full = before >= LIMIT
-        self.apply(effects, "submit", ShuttingDown if self.closing else TooManyRequests)
-        assert (ticket.state == "rejected") == (full or self.closing)
+        unknown = model not in self.config.models
+        self.apply(effects, "submit", ModelNotFound if unknown else ShuttingDown if self.closing else TooManyRequests)
+        assert (ticket.state == "rejected") == (full or self.closing or unknown)
         assert all(e.ticket is ticket for e in effects if isinstance(e, Reject))
 
     @precondition(lambda self: self.tickets)
@@ -230,6 +258,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.idle_from[model] = self.now
         self.apply(self.core.process_changed(model, Event.READY, self.now), "readiness")
 
+    @precondition(lambda self: self.models_in("starting", "stopping"))
+    @rule()
+    def processes_do_as_they_are_told(self) -> None:
+        for model in self.models_in("stopping"):
+            self.exit(model)
+        for model in self.models_in("starting"):
+            if self.process[model] == "starting":  # still, whatever came of the others
+                self.ready(model)
+
     @precondition(lambda self: self.models_in("starting", "ready", "stopping"))
     @rule(data=st.data(), with_error=st.booleans())
     def exits(self, data: st.DataObject, with_error: bool) -> None:
@@ -241,6 +278,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         failed = self.process[model] == "starting"
         doomed = self.queue(model) if failed else []
         self.process[model] = "none"
+        del self.runs[model]
+        self.together = {pair for pair in self.together if model not in pair}
         error = StartFailed("exit code 1") if with_error else None
         effects = self.core.process_changed(model, Event.EXITED, self.now, error)
         self.apply(effects, "exit", StartFailed if failed else None)
@@ -252,14 +291,56 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.process[model] == "stopping":
             assert self.core.process_changed(model, Event.READY, self.now) == []
 
-    @rule(models=st.sets(st.sampled_from(MODELS), min_size=1))
-    def unload(self, models: set[str]) -> None:
+    @rule(models=st.sets(st.sampled_from(MODELS), min_size=1), sure=st.booleans())
+    def unload(self, models: set[str], sure: bool) -> None:
+        if not sure:
+            return
+        models &= self.config.models.keys()
         waiting = [t for m in models for t in self.queue(m)]
         others = [t for t in self.queue() if t.model not in models]
         self.apply(self.core.unload(models, self.now), "unload", ModelUnloaded)
         assert all(ticket.state == "rejected" for ticket in waiting)
         assert all(ticket.state in ("queued", "granted") for ticket in others)
         assert all(self.process[m] in ("none", "stopping") for m in models)
+
+    @rule(
+        sure=st.booleans(),
+        switched=st.sets(st.sampled_from(MODELS), max_size=2),
+        renewed=st.sets(st.sampled_from(MODELS), max_size=2),
+        layout=st.sampled_from(LAYOUTS),
+        ttls=st.sets(st.sampled_from(MODELS)),
+        preferred=st.sets(st.sampled_from(MODELS)),
+        room=st.sampled_from([1, 2]),
+        max_wait_s=st.sampled_from([10.0, 10.0, 0.0]),
+    )
+    def reload(
+        self,
+        sure: bool,
+        switched: set[str],
+        renewed: set[str],
+        layout: tuple[Group, ...],
+        ttls: set[str],
+        preferred: set[str],
+        room: int,
+        max_wait_s: float,
+    ) -> None:
+        """Models come and go (`switched`), or get another version of two."""
+        if not sure:
+            return
+        versions = {m: int(self.config.models[m].argv[1]) for m in MODELS if m in self.config.models}
+        for m in switched:
+            if versions.pop(m, None) is None:
+                versions[m] = 0
+        for m in renewed & versions.keys():
+            versions[m] = 1 - versions[m]
+        doomed = [t for t in self.queue() if t.model not in versions]
+        others = [t for t in self.queue() if t.model in versions]
+        self.configure(versions, layout, ttls, preferred, room, max_wait_s)
+        loaded = self.models_in("starting", "ready", "stopping")
+        self.together |= {frozenset((one, other)) for one in loaded for other in loaded}
+        self.apply(self.core.reconfigure(self.config, self.policy, self.now), "reload", ModelNotFound)
+        assert all(ticket.state == "rejected" for ticket in doomed)
+        assert all(ticket.state in ("queued", "granted") for ticket in others)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 8.0, 40.0]))
     def time_goes_on(self, seconds: float) -> None:
@@ -289,7 +370,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def the_views_tell_the_truth(self) -> None:
         for model in MODELS:
-            view = self.core.view(model)
+            try:
+                view = self.core.view(model)
+            except KeyError:
+                assert model not in self.config.models and model not in self.runs and not self.in_flight(model)
+                continue
             assert view.in_flight == self.in_flight(model) >= 0
             assert view.queued == len(self.queue(model))
             process = self.process[model]
@@ -317,7 +402,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         for one in loaded:
             for other in loaded:
                 both = self.policy.victims(one.id, [other]) and self.policy.victims(other.id, [one])
-                assert not both, (one, other)
+                assert not both or frozenset((one.id, other.id)) in self.together, (one, other)
+
+    @invariant()
+    def a_process_of_an_older_configuration_is_there_only_for_those_it_has(self) -> None:
+        for model in filter(self.outdated, self.models_in("starting", "ready")):
+            assert self.process[model] == "ready"
+            assert self.in_flight(model)
 
     @invariant()
     def whoever_waits_waits_for_something_that_will_happen(self) -> None:

@@ -91,9 +91,7 @@ class ModelState:
 
     def needs_place(self) -> bool:
         """Somebody waits, and no process is there or on its way to serve him."""
-        if not self.queue or self.waits_for is not None:
-            return False
-        return self.outdated or self.state in (State.STOPPED, State.STOPPING)
+        return bool(self.queue) and self.waits_for is None and self.state in (State.STOPPED, State.STOPPING)
 
     def ttl_deadline(self) -> float | None:
         if self.ttl_s <= 0 or self.state is not State.READY or self.idle_since is None or self.queue:
