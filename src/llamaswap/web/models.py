@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from quart import Blueprint, Response, request
 
 from llamaswap.config.settings import Capabilities, Config, ModelConfig
+from llamaswap.observe.modellog import ModelLog
+from llamaswap.routing.lifecycle import State
 from llamaswap.web.overview import Record, capability_flags, load_status, overview
 from llamaswap.web.state import AppState, json_response, plain
 
@@ -59,14 +61,14 @@ def _record(name: str, model: ModelConfig, status: Record, created: int) -> Reco
     return record
 
 
-def listing(config: Config, statuses: Mapping[str, Record], created: int) -> Record:
+def listing(config: Config, states: Mapping[str, State], model_log: ModelLog, created: int) -> Record:
     """The answer of `/v1/models`: all listed models sorted by id, aliases as models of their own if
     includeAliasesInList says so."""
     records: dict[str, Record] = {}
     for model in config.models.values():
         if model.unlisted:
             continue
-        status = statuses[model.id]
+        status = load_status(states.get(model.id, State.STOPPED), model_log.last_error(model.id))
         names = (model.id, *model.aliases) if config.include_aliases_in_list else (model.id,)
         for name in names:
             if name == model.id or name not in config.models:  # an id wins over another model's alias
@@ -80,8 +82,7 @@ def blueprint(state: AppState) -> Blueprint:
     @bp.get("/v1/models")
     @bp.get("/models")
     async def models() -> Response:
-        statuses = {id: load_status(it, state.model_log.last_error(id)) for id, it in state.states().items()}
-        response = json_response(listing(state.config, statuses, int(time.time())))
+        response = json_response(listing(state.config, state.states(), state.model_log, int(time.time())))
         origin = request.headers.get("Origin")
         if origin:
             response.headers["Access-Control-Allow-Origin"] = origin
