@@ -13,6 +13,7 @@ import trio
 from llamaswap.config.settings import ModelConfig
 from llamaswap.observe.gpu import MIB, Gpu
 from llamaswap.observe.gpus import Gpus, default_sources
+from llamaswap.observe.hardware import Facts, read_facts
 from llamaswap.observe.machine import (
     Disk,
     ProcessReader,
@@ -63,6 +64,10 @@ class Reader(Protocol):
         """Take one; `processes` are the models' process ids. Cancel-safe, one task at a time."""
         ...
 
+    async def facts(self) -> Facts:
+        """What the machine consists of. Cancel-safe."""
+        ...
+
 
 class MachineReader:
     """The real one: psutil and files in worker threads, tools as processes. Bounded in time, never raises."""
@@ -98,6 +103,10 @@ class MachineReader:
             reading = await self._gpus.read([pid for tree in trees.values() for pid in tree.pids])
         models = {id: _use(processes[id], tree, reading.by_pid) for id, tree in trees.items()}
         return Sample(system, disks or (), reading.gpus, models)
+
+    async def facts(self) -> Facts:
+        """See `Reader`."""
+        return await trio.to_thread.run_sync(read_facts, abandon_on_cancel=True, limiter=_THREADS)
 
 
 def _use(pid: int, tree: Tree, by_pid: Mapping[int, int]) -> ModelUse:

@@ -11,7 +11,7 @@ import trio
 
 from llamaswap.config.settings import Config, ModelConfig, Performance
 from llamaswap.errors import NotStarted
-from llamaswap.observe.hardware import Facts, describe, read_facts
+from llamaswap.observe.hardware import describe
 from llamaswap.observe.history import History
 from llamaswap.observe.modellog import ModelObserver
 from llamaswap.observe.sample import MachineReader, Reader, Sample, gpu_record, model_record, system_record
@@ -33,15 +33,13 @@ class Monitor(ModelObserver):
         *,
         pid: Callable[[str], int | None] = lambda model: None,
         reader: Reader | None = None,
-        facts: Callable[[], Facts] = read_facts,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`pid` tells a model's process id at the moment, if it has one; `reader`, `facts` and `clock` (seconds since
+        """`pid` tells a model's process id at the moment, if it has one; `reader` and `clock` (seconds since
         the epoch) stand in for the machine's."""
         self._settings = settings
         self._pid = pid
         self._reader = reader
-        self._read_facts = facts
         self._clock = clock
         self._models: tuple[ModelConfig, ...] = ()
         self._pace = trio.CancelScope()
@@ -102,8 +100,7 @@ class Monitor(ModelObserver):
         try:
             sample = await self._reader.read(processes)
             if self.hardware is None:
-                facts = await trio.to_thread.run_sync(self._read_facts, abandon_on_cancel=True)
-                self.hardware = describe(facts, sample.gpus, self._clock())
+                self.hardware = describe(await self._reader.facts(), sample.gpus, self._clock())
                 self._known.set()
         except Exception:  # a task boundary: without a sample everything else goes on
             log.exception("looking at the machine failed")

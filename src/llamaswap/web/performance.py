@@ -12,7 +12,7 @@ from llamaswap.errors import BadRequest, SwapError
 from llamaswap.web.state import AppState, json_response
 
 HARDWARE_WAIT_S = 5.0  # for the first look at the machine, right after the start
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class HardwareUnknown(SwapError):
@@ -30,7 +30,7 @@ def time_parameter(name: str) -> float | None:
     # An offset's plus that was not escaped arrives as a blank.
     text = re.sub(r" (\d\d:\d\d)$", r"+\1", text)
     try:
-        if not _RFC3339.fullmatch(text, re.ASCII):
+        if not _RFC3339.fullmatch(text):
             raise ValueError
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError, OSError):
