@@ -10,12 +10,13 @@ import pytest
 from app_fixtures import make_app, make_config
 
 from llamaswap.config.settings import Capabilities, Config, ModelConfig
+from llamaswap.observe.modellog import ModelLog
 from llamaswap.routing.lifecycle import State
 from llamaswap.web.models import listing
 
 
 def records(config: Config, **states: State) -> dict[str, dict[str, Any]]:
-    answer: Any = json.loads(json.dumps(listing(config, states, 1234)))
+    answer: Any = json.loads(json.dumps(listing(config, states, ModelLog(), 1234)))
     assert answer["object"] == "list"
     ids = [record["id"] for record in answer["data"]]
     assert ids == sorted(ids)
@@ -123,14 +124,14 @@ def test_aliases_as_records() -> None:
     assert list(got) == ["a", "m", "z"]
     assert got["a"]["meta"] == {"llamaswap": {"type": "alias", "modelID": "m", "k": 1}}
     assert got["a"]["name"] == "M"
-    assert {record["status"]["value"] for record in got.values()} == {"loaded"}
+    assert {record["status"]["value"] for record in got.values()} == {"loading"}
 
 
 @pytest.mark.parametrize(
     ("state", "value"),
     [
         (State.STOPPED, "unloaded"),
-        (State.STARTING, "loaded"),
+        (State.STARTING, "loading"),
         (State.READY, "loaded"),
         (State.STOPPING, "loaded"),
         (State.SHUTDOWN, "unloaded"),
