@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from fakefleet import World, a_world
 from upstreams import Incomplete, chat
 
 from llamaswap.observe.flights import Flight
+from llamaswap.relay.pump import Attempt
+from llamaswap.relay.ride import Ride
+from llamaswap.web.http_exchange import HttpExchange
 
 DOORS = pytest.mark.parametrize("door", ["front", "asgi", "h2", "front-h2"])
 
@@ -161,3 +166,28 @@ async def test_a_long_answer_keeps_its_ends() -> None:
         assert b"data: 399 " in b"".join(flight.tail)
         assert not flight.whole
         assert sum(map(len, flight.tail)) < 140_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_over_needs_no_collector(stream: bool) -> None:
+    """Bodies may be large, and the collector comes rarely: nothing that holds one may be part of a cycle."""
+    async with a_world() as world:
+        client = await world.h1()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await client.request("POST", "/v1/chat/completions", body=chat(stream=stream))
+                up, _ = await world.up().request()
+                if stream:
+                    await up.start_chunked()
+                    await up.chunk(b"data: 1\n\n")
+                    await up.send(b"0\r\n\r\n")
+                else:
+                    await up.answer()
+                assert (await client.response()).status == 200
+            await world.idle()
+            left = [it for it in gc.get_objects() if isinstance(it, Flight | HttpExchange | Ride | Attempt)]
+            assert len(left) <= 2, left
+        finally:
+            gc.enable()

@@ -203,6 +203,7 @@ class Flights:
     def close(self, flight: Flight) -> None:
         """It is over, whatever the outcome; its exchange has the final status."""
         flight.ended_at = time.monotonic()
+        flight.end = _nothing
         del self._active[flight.id]
         for listener in self.on_close:
             listener(flight)

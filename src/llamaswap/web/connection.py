@@ -115,6 +115,7 @@ class Connection:
             if ride is not None:
                 assert self.exchange is not None
                 await self.host.resume(ride)
+                ride = None  # whose body may be large
                 if not await self._may_go_on(self.exchange):
                     return
                 continue

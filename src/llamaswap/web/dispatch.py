@@ -94,6 +94,7 @@ class Dispatcher:
         if flight is not None:
             flight.gone = gone and not flight.cancelled
             self._relay.flights.close(flight)
+            ex.flight = None  # a cycle would keep both, and the bodies that they hold, until the collector comes
         status = CLIENT_CLOSED if gone else ex.status
         # Pages and polls that look without asking for a model are of interest to developers only.
         looks = not ex.model_id and status < 400 and ex.method in ("GET", "HEAD", "OPTIONS")
