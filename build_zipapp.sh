@@ -2,8 +2,10 @@
 # Builds llamaswap.pyz, the whole program in one file: ./build_zipapp.sh [OUTPUT]
 #
 # Needs python3 (3.11 or newer, with venv) and what pip is configured to download from; works from
-# any directory. The same commit gives the same file, byte for byte. What it needs for building
-# it keeps under .cache/zipapp. Set PYTHON to build with another interpreter than python3.
+# any directory. Where npm is installed (with Node 20.19 or newer) the web UI is built in, without it the
+# program says at /ui that it is not. The same commit gives the same file, byte for byte. What it needs
+# for building it keeps under .cache/zipapp and ui/node_modules. Set PYTHON to build with another
+# interpreter than python3.
 set -euo pipefail
 
 output=${1:-}

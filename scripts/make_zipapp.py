@@ -39,12 +39,16 @@ def say(message: str) -> None:
     print(f"build_zipapp: {message}", file=sys.stderr)
 
 
-def pip(*arguments: str) -> None:
-    """Runs pip as this machine has it configured, quietly; its output is shown when it fails."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+def quietly(*command: str, cwd: Path | None = None) -> None:
+    """Runs it; its output is shown when it fails."""
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command, output=done.stdout)
+
+
+def pip(*arguments: str) -> None:
+    """Runs pip as this machine has it configured."""
+    quietly(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
 
 
 @contextmanager
@@ -161,8 +165,12 @@ def build_ui() -> None:
     if not shutil.which("npm"):
         say("npm is not installed: this llamaswap.pyz carries no web UI (or the one built before)")
         return
-    for command in (["npm", "ci"], ["npm", "run", "build"]):
-        subprocess.run(command, cwd=ui, check=True, stdout=sys.stderr)
+    lock, installed = ui / "package-lock.json", ui / "node_modules" / ".installed-from"
+    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
+        say("installing the UI's locked tools")
+        quietly("npm", "ci", cwd=ui)
+        shutil.copyfile(lock, installed)
+    quietly("npm", "run", "build", cwd=ui)
 
 
 def left_out(directory: str, names: list[str]) -> list[str]:

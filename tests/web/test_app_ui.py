@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ async def test_not_built(bare: Client, path: str) -> None:
     assert (await bare.get("/favicon.ico")).content_type.startswith("image/svg+xml")
 
 
-@pytest.mark.parametrize("path", ["/ui", "/ui/", "/ui/models", "/ui/models/org/x", "/ui/assets"])
+@pytest.mark.parametrize("path", ["/ui", "/ui/", "/ui/models", "/ui/models/org/x", "/ui/models/qwen2.5", "/ui/assets"])
 async def test_routes_of_the_page_get_the_index(built: Client, path: str) -> None:
     response = await built.get(path)
     assert await response.get_data() == b"<p>index</p>"
@@ -84,7 +86,8 @@ async def test_files_without_a_hash_are_checked_again(built: Client) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/ui/missing.js", "/ui/assets/missing-12345678.css", "/ui/../secret.txt", "/ui/assets/../../secret.txt",
+        "/ui/missing.js", "/ui/models.js",
+        "/ui/assets/missing-12345678.css", "/ui/../secret.txt", "/ui/assets/../../secret.txt",
         "/ui/.gitkeep", "/ui//secret.txt", "/ui/..\\secret.txt", "/ui/\0.txt", "/ui/./index.html",
     ],
 )  # fmt: skip
@@ -92,3 +95,20 @@ async def test_what_is_not_there(built: Client, path: str) -> None:
     response = await built.get(path)
     assert response.status_code == 404
     assert b"secret" not in await response.get_data()
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/", "/ui/models", "/ui/assets/index-BxY_12-z.js", "/ui/robots.txt", "/favicon.ico"]
+)
+async def test_nothing_comes_from_elsewhere_or_stands_inline(built: Client, path: str) -> None:
+    policy = (await built.get(path)).headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'"} <= set(policy)
+    assert {"frame-ancestors 'self'", "base-uri 'none'"} <= set(policy)
+    assert "unsafe" not in str(policy) and "http" not in str(policy)
+
+
+async def test_the_page_without_a_ui_may_use_its_own_style(bare: Client) -> None:
+    response = await bare.get("/ui")
+    style = (await response.get_data(as_text=True)).partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'; " in response.headers["Content-Security-Policy"]

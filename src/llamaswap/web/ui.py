@@ -1,7 +1,13 @@
-"""`/ui`: the built web UI from the package, or a page that says it is not built."""
+"""`/ui`: the built web UI from the package, or a page that says it is not built.
+
+What has a hash in its name may be kept for ever, everything else is asked for again (with an ETag). Paths that are
+no file are pages of the UI and get its index; what looks like a file and is not there is a 404, so that a browser never
+takes a page for a script.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from importlib.resources import files
@@ -36,6 +42,8 @@ _HASHED = re.compile(r"assets/.*[-.][A-Za-z0-9_-]{8,}\.[A-Za-z0-9]+")
 """A name with a hash of its contents, as Vite gives them: what it holds never changes."""
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
+_OPEN_ENDED = "models/"
+"""Under this a model's id follows, dots and all."""
 
 _ICON = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
@@ -80,6 +88,29 @@ _NOT_BUILT = """<!doctype html>
 """
 
 
+def _policy(*, style: str = "'self'") -> str:
+    """The Content-Security-Policy: nothing from elsewhere, nothing inline, nobody's frame but our own.
+
+    Pictures and sounds may come from the page itself: what a person picks, what a model makes.
+    """
+    return (
+        f"default-src 'none'; script-src 'self'; style-src {style}; img-src 'self' data: blob:; "
+        "media-src 'self' data: blob:; font-src 'self'; connect-src 'self'; manifest-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # Another site must not show the UI in a frame and have its buttons clicked unawares.
+    "Content-Security-Policy": _policy(),
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_OWN_STYLE = _NOT_BUILT.partition("<style>")[2].partition("</style>")[0].encode()
+_OWN_STYLE_HASH = base64.b64encode(hashlib.sha256(_OWN_STYLE).digest()).decode()
+
+
 def packaged() -> Traversable:
     """Where the built UI lies if it is built."""
     return files("llamaswap").joinpath("_ui")
@@ -118,9 +149,7 @@ def _load(root: Traversable, path: str, encodings: list[tuple[str, str]]) -> tup
 
 def _page(body: bytes | str, content_type: str) -> Response:
     response = Response(body, content_type=content_type)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    # Another site must not show the UI in a frame and have its buttons clicked unawares.
-    response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+    response.headers.update(_HEADERS)
     return response
 
 
@@ -162,13 +191,15 @@ def blueprint(state: AppState, root: Traversable | None = None) -> Blueprint:
         if response is not None:
             return response
         last = path.rpartition("/")[2]
-        if "." in last or any(part.startswith(".") for part in path.split("/")):
+        looks_like_file = "." in last or any(part.startswith(".") for part in path.split("/"))
+        if looks_like_file and not path.startswith(_OPEN_ENDED):
             raise NotFound("404 page not found")
         index = await _serve(root, "index.html")
         if index is not None:
             return index
         page = _page(_NOT_BUILT, "text/html; charset=utf-8")
         page.headers["Cache-Control"] = "no-cache"
+        page.headers["Content-Security-Policy"] = _policy(style=f"'sha256-{_OWN_STYLE_HASH}'")
         return page
 
     @bp.get("/favicon.ico")

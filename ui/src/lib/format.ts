@@ -25,6 +25,12 @@ export function formatShort(value: Maybe): string {
   return whole.format(value);
 }
 
+/** A context's length in tokens, as people speak of it: 32768 -> "32k". */
+export function formatContext(value: Maybe): string {
+  if (!known(value) || value < 0) return UNKNOWN;
+  return value >= 1024 && value % 1024 === 0 ? `${whole.format(value / 1024)}k` : formatShort(value);
+}
+
 /** Three significant digits at most, no exponent: 0.123, 1.23, 12.3, 123. */
 export function significant(value: number): string {
   const size = Math.abs(value);

@@ -59,11 +59,15 @@ function restarted(model: ModelView, state: ModelState, now: number): ModelView 
   };
 }
 
+/** `progress` lists every model that has a process or is waited for. */
 export function withProgress(before: readonly ModelView[], progress: readonly ModelProgress[], now: number): ModelView[] {
   const news = new Map(progress.map((entry) => [entry.id, entry]));
   return before.map((model) => {
     const entry = news.get(model.id);
-    if (!entry) return model;
+    if (!entry) {
+      const idle = !model.queued && !model.waiting_for.length;
+      return idle ? model : { ...model, queued: 0, waiting_for: [] };
+    }
     const same = entry.state === model.state ? model : restarted({ ...model, state: entry.state }, entry.state, now);
     return {
       ...same,

@@ -127,6 +127,8 @@ export const inflightRequest = obj({
   id: num,
   timestamp: str,
   model: str,
+  /** The id or alias that the client wrote. */
+  requested: str,
   req_path: str,
   method: str,
   req_headers: rec(str),

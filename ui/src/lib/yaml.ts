@@ -23,10 +23,14 @@ export function highlight(line: string): Token[] {
     at = key[0].length;
   }
   const rest = line.slice(at);
+  // "Gemma 3" holds no number: one stands alone, or in a list in brackets.
+  const value = rest.replace(/\s#.*$/, '').replace(/^\s*(- )*/, '').trim();
+  const scalars = /^[[{]/.test(value) || /^\S*$/.test(value);
   let done = 0;
   for (const match of rest.matchAll(TOKENS)) {
     const before = rest[match.index - 1];
     if (match[1] && before !== undefined && !/\s/.test(before)) continue; // a # inside a word
+    if ((match[4] || match[5]) && !scalars) continue;
     add('plain', rest.slice(done, match.index));
     const kinds = ['comment', 'string', 'macro', 'word', 'number'] as const;
     add(kinds[[1, 2, 3, 4, 5].findIndex((group) => match[group] !== undefined)] ?? 'plain', match[0]);
