@@ -16,8 +16,10 @@ from trio.testing import MockClock
 from llamaswap.config.settings import Capabilities, ModelConfig
 from llamaswap.observe.flights import Flight, Flights
 from llamaswap.observe.hub import BUFFER_EVENTS, Subscription
+from llamaswap.observe.rows import Row, Tokens
 from llamaswap.routing.lifecycle import State
 from llamaswap.web.feed import LOG_PAUSE_S, REQUEST_PAUSE_S, Feed
+from llamaswap.web.sources import ROWS_KEPT, ROWS_TOLD
 from llamaswap.web.state import AppState
 
 ORDER = ["logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight", "modelProgress"]
@@ -382,3 +384,73 @@ async def test_streams_end_when_the_server_stops(autojump_clock: MockClock) -> N
         with pytest.raises(trio.EndOfChannel):
             await rig.told()
         assert trio.current_time() < REQUEST_PAUSE_S * 2
+
+
+# -- finished requests
+
+
+def a_row(model: str = "a", timestamp_ms: int = 0) -> Row:
+    return Row(
+        timestamp_ms, model, model, "127.0.0.1", "/v1/chat/completions", "application/json", 200,
+        *Tokens(input_tokens=3, output_tokens=5), 12, 1.0, 0.0, 0.0, "", "",
+    )  # fmt: skip
+
+
+async def test_finished_requests(autojump_clock: MockClock) -> None:
+    async with following() as rig:
+        store = rig.state.recorder.store
+        for rows in (1, 2):
+            for _ in range(rows):
+                store.add_row(a_row())
+            await store.flush()
+        told = await rig.told()
+        assert [data for type, data in told if type == "activity"] == [{"id": 1}, {"id": 2}, {"id": 3}]
+        metrics = [data for type, data in told if type == "metrics"]
+        assert [[row["id"] for row in rows] for rows in metrics] == [[1], [2, 3]]
+        assert metrics[0][0] == {
+            "id": 1, "timestamp": "1970-01-01T00:00:00.000Z", "model": "a", "cache_tokens": -1, "input_tokens": 3,
+            "output_tokens": 5, "prompt_per_second": -1, "tokens_per_second": -1, "duration_ms": 12,
+        }  # fmt: skip
+        with rig.state.hub.subscribe() as late:
+            told = await rig.told(late)
+            assert [type for type, _ in told] == [*ORDER, "metrics"]
+            assert [row["id"] for row in told[-1][1]] == [1, 2, 3]
+
+
+async def test_finished_requests_of_an_earlier_run(autojump_clock: MockClock) -> None:
+    state = make_state()
+    for _ in range(ROWS_KEPT + 10):
+        state.recorder.store.add_row(a_row())
+    rig = Rig(state)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.feed.run)
+        with state.hub.subscribe() as follower:
+            (type, rows) = (await rig.told(follower))[-1]
+        assert type == "metrics" and [row["id"] for row in rows] == list(range(11, ROWS_KEPT + 11))
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_a_flood_of_finished_requests_the_last_are_told(autojump_clock: MockClock) -> None:
+    async with following() as rig:
+        for _ in range(5000):
+            rig.state.recorder.store.add_row(a_row())
+        await rig.state.recorder.store.flush()
+        told = await rig.told()
+        assert [data["id"] for type, data in told if type == "activity"] == list(range(5001 - ROWS_TOLD, 5001))
+        assert [row["id"] for row in told[-1][1]] == list(range(5001 - ROWS_TOLD, 5001))
+
+
+async def test_a_follower_that_fell_behind_gets_the_rows_it_missed(autojump_clock: MockClock) -> None:
+    async with following() as rig:
+        store = rig.state.recorder.store
+        for rows in (2, 3):
+            for _ in range(rows):
+                store.add_row(a_row())
+            await store.flush()
+            if rows == 2:
+                await rig.told()
+        for number in range(BUFFER_EVENTS + 1):
+            rig.state.hub.publish("configReload", {"number": number})
+        told = await rig.told()
+        assert [type for type, _ in told] == [*ORDER[2:], "activity", "metrics"]
+        assert told[-2][1] == {"id": 5} and [row["id"] for row in told[-1][1]] == [3, 4, 5]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 import trio
 
 from llamaswap.config.settings import Capabilities, ModelConfig
 from llamaswap.observe.modellog import LastError
+from llamaswap.observe.rows import rfc3339
 from llamaswap.routing.lifecycle import State
 from llamaswap.routing.scheduler import ModelView
 from llamaswap.web.state import AppState
 
 Record = dict[str, object]
-
-
-def rfc3339(epoch_s: float) -> str:
-    """Seconds since the epoch as `2026-08-01T12:00:00.000Z`."""
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def capability_flags(capabilities: Capabilities) -> dict[str, bool]:
@@ -94,7 +89,7 @@ def _shown(error: LastError) -> Record:
         "message": error.message,
         "exit_code": error.exit_code,
         "output": error.output or None,
-        "at": rfc3339(error.at),
+        "at": rfc3339(int(error.at * 1000)),
     }
 
 
@@ -128,7 +123,7 @@ def _overview(state: AppState, model: ModelConfig, view: ModelView) -> Record:
         "pid": fleet.pid(model.id),
         "cmd": model.cmd,
         "proxy": model.proxy,
-        "ready_since": None if view.ready_at is None else rfc3339(time.time() - (now - view.ready_at)),
+        "ready_since": None if view.ready_at is None else rfc3339(int((time.time() - (now - view.ready_at)) * 1000)),
         "memory": {"rss_bytes": rss, "gpu_bytes": gpu},
         "load": {
             "elapsed_s": None if elapsed_s is None else round(elapsed_s, 3),

@@ -1,0 +1,250 @@
+"""What events tell of: logs, requests under way, and those that have ended. `web/feed.py` says when.
+
+A source gathers what is new until it is asked for it (`news`), and can say how things stand (`snapshot`, `since`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import trio
+
+from llamaswap.observe.flights import Flight
+from llamaswap.observe.hub import Event, message
+from llamaswap.observe.logs import HISTORY_BYTES, LogMonitor
+from llamaswap.observe.redact import shown_headers
+from llamaswap.observe.ring import ByteRing
+from llamaswap.observe.rows import Row, metrics_record, rfc3339
+from llamaswap.observe.store import Store, StoreFailed
+from llamaswap.observe.store_query import latest
+from llamaswap.web.overview import Record
+from llamaswap.web.state import AppState
+
+log = logging.getLogger("llamaswap.web")
+
+BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-swap
+BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
+ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
+ROWS_TOLD = 100  # of those stored together; at such a rate nobody can follow each of them
+
+
+class LogSource:
+    """One log as a source of events."""
+
+    def __init__(self, source: str, monitor: LogMonitor, ring: Callable[[], None]) -> None:
+        self.source = source
+        self._monitor = monitor
+        self._ring = ring
+        self._pending = ByteRing(HISTORY_BYTES)
+        self._rest = b""
+
+    def attach(self) -> None:
+        self._monitor.listeners.append(self._hear)
+
+    def detach(self) -> None:
+        self._monitor.listeners.remove(self._hear)
+        self._pending.take()
+        self._rest = b""
+
+    def _hear(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._ring()
+
+    def news(self) -> Event | None:
+        """What was written since the last call."""
+        data, dropped = self._pending.take()
+        if not data:
+            return None
+        data = _skipped(dropped) + data if dropped else self._rest + data
+        whole = _whole_characters(data)
+        data, self._rest = data[:whole], data[whole:]
+        return self._event(data) if data else None
+
+    def since(self, seen: int | None) -> Event | None:
+        """What is remembered, from `seen` (a mark) on; call `news` before. None if there is nothing new."""
+        history = self._monitor.history()
+        if self._rest:
+            history = history[: -len(self._rest)]
+        if seen is None:
+            return self._event(history)
+        missing = self._monitor.written - len(self._rest) - seen
+        if missing <= 0:
+            return None
+        if missing <= len(history):
+            return self._event(history[-missing:])
+        return self._event(_skipped(missing - len(history)) + history)
+
+    def _event(self, data: bytes) -> Event:
+        text = data.decode("utf-8", "replace")
+        mark = self._monitor.written - len(self._rest)
+        return Event(message("logData", {"source": self.source, "data": text}), self.source, mark)
+
+
+def _skipped(count: int) -> bytes:
+    return b"[WARN] %d bytes of log skipped: they came too fast\n" % count
+
+
+def _whole_characters(data: bytes) -> int:
+    """Where `data` ends if a UTF-8 character that its end cuts in two is left for later."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue  # in the middle of a character
+        length = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4 if byte & 0xF8 == 0xF0 else 1
+        return len(data) - back if length > back else len(data)
+    return len(data)
+
+
+class _Shown:
+    """What followers know of one request."""
+
+    __slots__ = ("at", "fixed", "flight", "response_headers", "told")
+
+    def __init__(self, flight: Flight) -> None:
+        exchange = flight.exchange
+        self.flight = flight
+        self.fixed: Record = {
+            "id": flight.id,
+            "timestamp": rfc3339(int(flight.timestamp * 1000)),
+            "model": flight.model,
+            "requested": flight.requested,
+            "req_path": exchange.path,
+            "method": exchange.method,
+            "req_headers": shown_headers(exchange.headers),
+            "remote_ip": exchange.client,
+        }
+        self.response_headers: dict[str, str] = {}
+        self.at = 0.0
+        self.told: object = None
+
+
+class RequestSource:
+    """The requests under way as a source of events."""
+
+    def __init__(self, state: AppState, ring: Callable[[], None]) -> None:
+        self._state = state
+        self._ring = ring
+        self._came: dict[int, Flight] = {}
+        self._went: list[int] = []
+        self._shown: dict[int, _Shown] = {}
+
+    def attach(self) -> None:
+        flights = self._state.flights
+        self._shown = {flight.id: _Shown(flight) for flight in flights}
+        flights.on_open.append(self._opened)
+        flights.on_close.append(self._closed)
+
+    def detach(self) -> None:
+        flights = self._state.flights
+        flights.on_open.remove(self._opened)
+        flights.on_close.remove(self._closed)
+        self._came.clear()
+        self._went.clear()
+        self._shown.clear()
+
+    def _opened(self, flight: Flight) -> None:
+        self._came[flight.id] = flight
+        self._ring()
+
+    def _closed(self, flight: Flight) -> None:
+        if self._came.pop(flight.id, None) is None:
+            self._went.append(flight.id)
+            self._ring()
+
+    @property
+    def pause_s(self) -> float | None:
+        """Until their bytes are to be looked at again; None if there are no requests."""
+        return BYTES_PAUSE_S + BYTES_COST_S * len(self._shown) if self._shown else None
+
+    def news(self) -> Event | None:
+        """Who came and went, and how far the others have come, if that is due."""
+        parts = [message("inflight", {"operation": "remove", "id": id}) for id in self._went if self._shown.pop(id, 0)]
+        self._went.clear()
+        for id, flight in self._came.items():
+            self._shown[id] = _Shown(flight)
+        self._came.clear()
+        now = trio.current_time()
+        pause_s = self.pause_s or 0.0
+        for shown in self._shown.values():
+            flight = shown.flight
+            how = (flight.received, flight.granted_at, self._loading(flight))
+            if how != shown.told and (shown.told is None or now >= shown.at + pause_s):
+                shown.told, shown.at = how, now
+                parts.append(message("inflight", {"operation": "upsert", "request": self._entry(shown)}))
+        return Event(b"".join(parts)) if parts else None
+
+    def snapshot(self) -> Event:
+        entries = [self._entry(shown) for shown in self._shown.values()]
+        data = {"operation": "snapshot", "requests": entries} if entries else {"operation": "snapshot"}
+        return Event(message("inflight", data))
+
+    def _loading(self, flight: Flight) -> bool:
+        return flight.granted_at is None and self._state.fleet.loading_s(flight.model) is not None
+
+    def _entry(self, shown: _Shown) -> Record:
+        flight = shown.flight
+        if flight.response_headers and not shown.response_headers:
+            shown.response_headers = shown_headers(flight.response_headers)
+        stage, queue_s, load_s = str(flight.stage), flight.queue_s, flight.load_s
+        if self._loading(flight):
+            stage = "loading"
+            load_s = min(self._state.fleet.loading_s(flight.model) or 0.0, queue_s)
+            queue_s -= load_s
+        first = flight.first_byte_at
+        return {
+            **shown.fixed,
+            "resp_headers": shown.response_headers,
+            "resp_bytes": flight.received,
+            "elapsed_ms": round(flight.elapsed_s * 1e3),
+            "state": stage,
+            "queue_ms": round(queue_s * 1e3),
+            "load_ms": round(load_s * 1e3),
+            "ttfb_ms": None if first is None else round((first - flight.begun) * 1e3),
+        }
+
+
+class ActivitySource:
+    """Finished requests as a source of events: `activity` with an id, and rows for older dashboards.
+
+    The last rows are remembered, followed or not: they are there anyway, and a snapshot shows them.
+    """
+
+    SOURCE = "activity"
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[int, Row]] = deque(maxlen=ROWS_KEPT)
+
+    async def remember(self, store: Store) -> None:
+        """What an earlier run of the program recorded."""
+        try:
+            before = await store.read(latest, ROWS_KEPT)
+        except StoreFailed as error:
+            log.warning("%s", error)
+            return
+        newer = [(id, row) for id, row in self._rows if not before or id > before[-1][0]]
+        self._rows.clear()
+        self._rows.extend([*before, *newer])
+
+    def add(self, first: int, rows: Iterable[Row]) -> None:
+        self._rows.extend(enumerate(rows, first))
+
+    def news(self, first: int) -> Event:
+        """The rows from this id on. Of very many at once only the last are told."""
+        rows = [(id, row) for id, row in islice(reversed(self._rows), ROWS_TOLD) if id >= first][::-1]
+        parts = [message("activity", {"id": id}) for id, _ in rows]
+        return Event(b"".join([*parts, self._metrics(rows)]), self.SOURCE, rows[-1][0])
+
+    def since(self, seen: int | None) -> Event | None:
+        """The rows after `seen` (a mark), or all that are remembered; None if there are none."""
+        rows = [(id, row) for id, row in self._rows if seen is None or id > seen]
+        if not rows:
+            return None
+        last = rows[-1][0]
+        told = self._metrics(rows)
+        return Event(told if seen is None else message("activity", {"id": last}) + told, self.SOURCE, last)
+
+    def _metrics(self, rows: Iterable[tuple[int, Row]]) -> bytes:
+        return message("metrics", [metrics_record(id, row) for id, row in rows])
