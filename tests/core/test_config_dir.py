@@ -26,8 +26,8 @@ def problems(*texts: str) -> list[str]:
 
 def test_maps_merge_lists_follow_each_other_and_equal_values_may_be_said_twice() -> None:
     config = load(
-        "startPort: 7000\nlogLevel: warn\napiKeys: [one]\nmacros: {bin: server}\nmodels: {a: {cmd: '${bin} ${PORT}'}}\n",
-        "startPort: 7000\napiKeys: [two, '${env.KEY}']\nmodels: {b: {cmd: '${bin} ${flags} ${PORT}'}}\n",
+        "startPort: 7000\nlogLevel: warn\napiKeys: [one]\nmacros: {b: server}\nmodels: {a: {cmd: '${b} ${PORT}'}}\n",
+        "startPort: 7000\napiKeys: [two, '${env.KEY}']\nmodels: {b: {cmd: '${b} ${flags} ${PORT}'}}\n",
         "macros: {flags: -x}\nhooks: {on_startup: {preload: [b]}}\n",
     )
     assert config.start_port == 7000 and config.log_level == "warn"
@@ -110,7 +110,8 @@ def test_syntax_errors_of_every_file() -> None:
 
 
 def test_a_macro_that_makes_two_keys_one_names_both_places() -> None:
-    found = problems("macros: {k: same}\n", "\nmodels:\n  m:\n    cmd: ${PORT}\n    metadata:\n      same: 1\n      ${k}: 2\n")
+    model = "\nmodels:\n  m:\n    cmd: ${PORT}\n    metadata:\n      same: 1\n      ${k}: 2\n"
+    found = problems("macros: {k: same}\n", model)
     assert found == ["b.yaml:7: models.m.metadata.same: two keys become 'same', on b.yaml:6 and b.yaml:7; keep one"]
 
 

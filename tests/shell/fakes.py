@@ -96,7 +96,8 @@ class FakeLauncher:
                 control.ending(None)
                 await trio.lowlevel.checkpoint()
                 return Exit(-9, said)
-            grace_s = model.unload_timeout_s if control.grace_s is None else control.grace_s
+            now = control.model or model
+            grace_s = now.unload_timeout_s if control.grace_s is None else control.grace_s
             return await self._stop(model, options, grace_s)
         finally:
             del self.running[model.id]

@@ -6,7 +6,7 @@ from llamaswap.config.diff import same_process
 from llamaswap.config.settings import ModelConfig
 from llamaswap.routing.lifecycle import State
 from llamaswap.routing.policy import LoadedModel
-from llamaswap.routing.tickets import Ticket
+from llamaswap.routing.tickets import ModelView, Ticket
 
 
 def age(ticket: Ticket) -> tuple[float, int]:
@@ -82,6 +82,14 @@ class ModelState:
             return False
         return self.state is State.STARTING or (self.state is State.READY and not self.in_flight)
 
+    def is_ready(self, now: float) -> None:
+        self.ready_at = now
+        self.idle_since = None if self.in_flight else now
+
+    def not_ready(self) -> None:
+        self.open = False
+        self.ready_at = self.idle_since = None
+
     def loaded(self) -> bool:
         return self.state in (State.STARTING, State.READY, State.STOPPING)
 
@@ -102,3 +110,7 @@ class ModelState:
         if self.loaded():
             return LoadedModel(self.id, self.state, self.in_flight, self.idle_since)
         return LoadedModel(self.id, State.STARTING, max(1, self.in_flight))
+
+    def view(self) -> ModelView:
+        queued, deadline = len(self.queue), self.ttl_deadline()
+        return ModelView(self.id, self.state, self.in_flight, queued, self.ready_at, self.idle_since, deadline)

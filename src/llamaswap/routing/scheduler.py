@@ -68,8 +68,8 @@ class Scheduler:
         """A new request. The effects may settle this very ticket (Grant or Reject; unknown models reject it)."""
         model = self._models.get(ticket.model)
         ticket.submitted_at = now if ticket.since is None or ticket.since > now else ticket.since
-        if model is None or model.config is None:
-            return [self._reject(ticket, _removed(ticket.model))]  # while its client was still sending
+        if model is None or model.config is None:  # while its client was still sending
+            return [self._reject(ticket, _removed(ticket.model))]
         if ticket.priority is None:
             ticket.priority = model.priority
         if self._closing:
@@ -133,10 +133,9 @@ class Scheduler:
         before, it.state = it.state, advance(it.state, event)
         effects: list[Effect] = []
         if it.state is State.READY:
-            it.ready_at = now
-            it.idle_since = None if it.in_flight else now
+            it.is_ready(now)
         else:
-            self._not_ready(it)
+            it.not_ready()
             it.runs, it.outdated = None, False
             if before is State.STARTING:
                 cause = error or StartFailed(f"model '{model}' exited before it was ready")
@@ -215,8 +214,7 @@ class Scheduler:
     # -- looking
 
     def view(self, model: str) -> ModelView:
-        it = self._models[model]
-        return ModelView(it.id, it.state, it.in_flight, len(it.queue), it.ready_at, it.idle_since, it.ttl_deadline())
+        return self._models[model].view()
 
     def position(self, ticket: Ticket) -> int:
         """Its place, from 1, in the order in which those who wait will be served; 0 if it does not wait."""
@@ -383,12 +381,8 @@ class Scheduler:
 
     def _stop(self, model: ModelState, reason: StopReason, effects: list[Effect], for_model: str | None = None) -> None:
         model.state = advance(model.state, Event.STOP)
-        self._not_ready(model)
+        model.not_ready()
         effects.append(Stop(model.id, reason, for_model))
-
-    def _not_ready(self, model: ModelState) -> None:
-        model.open = False
-        model.ready_at = model.idle_since = None
 
     def _reject(self, ticket: Ticket, error: SwapError) -> Reject:
         ticket.state = "rejected"

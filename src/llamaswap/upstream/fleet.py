@@ -19,6 +19,7 @@ from math import inf
 
 import trio
 
+from llamaswap.config.diff import same_process
 from llamaswap.config.settings import Config, ModelConfig
 from llamaswap.errors import NotStarted, StartFailed
 from llamaswap.observe.logs import Logs
@@ -108,7 +109,7 @@ class Fleet:
 
     def position(self, lease: Lease) -> int:
         """See `Lease.queue_position`."""
-        if self._scheduler.view(lease.model).state is State.STARTING:
+        if lease.state != "queued" or self._scheduler.view(lease.model).state is State.STARTING:
             return 0  # nobody is before it any more
         return self._scheduler.position(lease)
 
@@ -120,8 +121,10 @@ class Fleet:
         effects = self._scheduler.release(lease, now)
         if effects:
             self._apply(effects)
-        elif self._nap.deadline > now + self._config.models[lease.model].ttl_s > now:
-            self._set_alarm()
+        else:
+            model = self._config.models.get(lease.model)
+            if model is not None and self._nap.deadline > now + model.ttl_s > now:
+                self._set_alarm()
         if self._closing:
             self._progress.set()
 
@@ -213,7 +216,7 @@ class Fleet:
 
         Who waits for them is rejected with ModelUnloaded. Cancelled, the stops go on.
         """
-        ids = list(self._config.models) if model_ids is None else list(dict.fromkeys(model_ids))
+        ids = list(dict.fromkeys((*self._config.models, *self._runs) if model_ids is None else model_ids))
         runs = [self._runs[id] for id in ids if id in self._runs]
         runs += [run for run in self._leaving if run.upstream.model.id in ids]
         self._apply(self._scheduler.unload(ids, trio.current_time()))
@@ -241,8 +244,27 @@ class Fleet:
         if not self._closing:
             self._closing = True
             self._apply(self._scheduler.shutdown(trio.current_time()))
-            for model_id in self._config.models:
+            for model_id in dict.fromkeys((*self._config.models, *self._runs)):
                 self._tell(model_id)
+
+    # -- another configuration
+
+    def reconfigure(self, config: Config, catalogue: Catalogue) -> None:
+        """From now on these models. Synchronous; processes that can serve them keep running, with their requests.
+
+        One that cannot, or whose model is gone, ends when its requests have; see `Scheduler.reconfigure`.
+        """
+        self._config, self._catalogue, self._policy = config, catalogue, GroupPolicy(config)
+        for model_id, run in self._runs.items():
+            model = config.models.get(model_id)
+            if model is not None and same_process(run.upstream.model, model):
+                run.adopt(model)
+        self._apply(self._scheduler.reconfigure(config, self._policy, trio.current_time()))
+
+    def ports(self) -> dict[str, int]:
+        """Model id -> `${PORT}` of every process there is, whatever the configuration says of it by now."""
+        runs = [*self._leaving, *self._runs.values()]
+        return {run.upstream.model.id: run.upstream.model.port for run in runs if run.upstream.model.port is not None}
 
     # -- carrying out
 
@@ -258,7 +280,7 @@ class Fleet:
                     self._start(model)
                     changed.append(model)
                 case Stop():
-                    self._stop(effect)
+                    self._runs[effect.model].stop(effect)
                     changed.append(effect.model)
         self._set_alarm()
         for model in changed:
@@ -274,21 +296,6 @@ class Fleet:
         self._runs[model_id] = run
         self._nursery.start_soon(self._run_model, run, name=f"model {model_id}")
         self.observers.started(model_id)
-
-    def _stop(self, stop: Stop) -> None:
-        run = self._runs[stop.model]
-        run.stop_ordered = True
-        run.upstream.stopped_by, run.stopped_for = stop.reason, stop.for_model
-        match stop.reason:
-            case "swap":
-                log.info("evicting %s for %s", stop.model, stop.for_model)
-            case "ttl":
-                log.info("unloading %s: idle for %g s", stop.model, run.upstream.model.ttl_s)
-            case "unload":
-                log.info("unloading %s", stop.model)
-            case "shutdown":
-                log.info("stopping %s", stop.model)
-        run.control.stop()
 
     async def _run_model(self, run: Run) -> None:
         """Exists exactly while the process does."""

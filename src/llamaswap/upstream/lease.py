@@ -19,6 +19,7 @@ class Upstream:
     """One process of a model, as its requests see it."""
 
     model: ModelConfig
+    """As configured now, as long as the process can serve that; then as it was last."""
     base_url: str
     generation: int
     """Unique for every process start."""
@@ -34,7 +35,7 @@ class Upstream:
     fate: str = ""
     """How it ended by itself: exit code or signal, and its last lines of output."""
     stopped_by: str | None = None
-    """Why it was ordered to stop ("swap", "ttl", "unload" or "shutdown"), if it was."""
+    """Why it was ordered to stop ("swap", "ttl", "unload", "reload" or "shutdown"), if it was."""
 
     def end(self) -> None:
         """The fleet's: the process has exited."""

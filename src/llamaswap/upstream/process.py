@@ -58,6 +58,8 @@ class Control:
         become ready in time (with the error), before it cleans up."""
         self.pid: int | None = None
         """Of the process, also its group's; the launcher sets it."""
+        self.model: ModelConfig | None = None
+        """What a reload has made of the model's settings meanwhile: how to stop it."""
         self.stop_asked = trio.Event()
         self.grace_s: float | None = None
 
@@ -190,9 +192,10 @@ class _Run:
     async def end(self) -> None:
         """Leave nothing if `live` was cut short; let go of what it held."""
         if not self._gone:
-            if self._child.code is None and self._model.cmd_stop:
+            cmd_stop = self._as_configured_now().cmd_stop
+            if self._child.code is None and cmd_stop:
                 with trio.move_on_after(CANCELLED_STOP_S, shield=True):
-                    await self._run_cmd_stop()
+                    await self._run_cmd_stop(cmd_stop)
             with trio.CancelScope(shield=True):
                 await self._kill()
         self._child.close()
@@ -232,22 +235,26 @@ class _Run:
     async def _stop(self, error: NotStarted | None) -> None:
         """Ask the group to end and wait for it, at most for the grace."""
         grace_s = self._control.grace_s
+        model = self._as_configured_now()
         if grace_s is None:
-            grace_s = self._model.unload_timeout_s
+            grace_s = model.unload_timeout_s
         if error is not None:
             grace_s = min(grace_s, TIMED_OUT_STOP_S)
         with trio.move_on_after(grace_s) as grace:
-            if not (self._model.cmd_stop and await self._run_cmd_stop()):
+            if not (model.cmd_stop and await self._run_cmd_stop(model.cmd_stop)):
                 self._child.terminate()
             await self._exited.wait()
             await self._child.group_gone()
         if grace.cancelled_caught:
             log.warning("%s did not stop within %g s; killing it", self._model.id, grace_s)
 
-    async def _run_cmd_stop(self) -> bool:
+    def _as_configured_now(self) -> ModelConfig:
+        return self._control.model or self._model
+
+    async def _run_cmd_stop(self, cmd_stop: str) -> bool:
         """True if it ran and succeeded. Cancelled, it is killed."""
         try:
-            argv = [part.replace("${PID}", str(self._child.pid)) for part in split_command(self._model.cmd_stop)]
+            argv = [part.replace("${PID}", str(self._child.pid)) for part in split_command(cmd_stop)]
             problem = command_problem(argv, self._env)
             if problem:
                 raise OSError(problem)

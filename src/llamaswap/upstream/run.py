@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import trio
 
+from llamaswap.config.settings import ModelConfig
 from llamaswap.errors import NotStarted
 from llamaswap.observe.modellog import ModelObserver
+from llamaswap.routing.scheduler import Stop
 from llamaswap.upstream.lease import Upstream
 from llamaswap.upstream.process import Control, Exit
+
+log = logging.getLogger("llamaswap.upstream")
 
 
 @dataclass(eq=False, slots=True)
@@ -27,6 +32,27 @@ class Run:
     """It has been ready."""
     told: bool = False
     """The observers know how it ended."""
+
+    def stop(self, why: Stop) -> None:
+        """The scheduler wants it to end."""
+        self.stop_ordered = True
+        self.upstream.stopped_by, self.stopped_for = why.reason, why.for_model
+        match why.reason:
+            case "swap":
+                log.info("evicting %s for %s", why.model, why.for_model)
+            case "ttl":
+                log.info("unloading %s: idle for %g s", why.model, self.upstream.model.ttl_s)
+            case "unload":
+                log.info("unloading %s", why.model)
+            case "reload":
+                log.info("stopping %s: a reload has changed or removed it", why.model)
+            case "shutdown":
+                log.info("stopping %s", why.model)
+        self.control.stop()
+
+    def adopt(self, model: ModelConfig) -> None:
+        """Go by these settings from now on; the process can serve them (`same_process`)."""
+        self.upstream.model = self.control.model = model
 
     def tell_end(self, observers: ModelObserver, exit: Exit | None, error: NotStarted | None) -> None:
         """Tell the observers how it ended, unless they know. No exit and no error: it was cancelled."""
