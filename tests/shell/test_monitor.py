@@ -524,16 +524,16 @@ def test_busy_is_counted_between_two_looks() -> None:
     assert busy and len(cores) == os.cpu_count()
 
 
-def a_process(pid: int, parent: int = 1, session: int = 1) -> _Process:
-    return _Process(pid, parent, session, 0, 0.0, 1)
+def a_process(pid: int, parent: int = 1, group: int = 1) -> _Process:
+    return _Process(pid, parent, group, 0, 0.0, 1)
 
 
 def test_families() -> None:
     processes = [
         a_process(10, 1, 10),
         a_process(11, 10, 10),
-        a_process(12, 11, 12),  # left the session, not the family
-        a_process(13, 1, 10),  # left the family, not the session
+        a_process(12, 11, 12),  # left the group, not the family
+        a_process(13, 1, 10),  # left the family, not the group
         a_process(20, 1, 20),
         a_process(30, 31),
         a_process(31, 30),  # parents that changed while we read
@@ -545,10 +545,10 @@ def test_families() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_processes_of_linux(tmp_path: Path) -> None:
-    def write(pid: int, ppid: int, session: int, ticks: int, pages: int, state: str = "S", name: str = "a) (b") -> None:
+    def write(pid: int, ppid: int, group: int, ticks: int, pages: int, state: str = "S", name: str = "a) (b") -> None:
         (tmp_path / str(pid)).mkdir(exist_ok=True)
         numbers = [0] * 45
-        numbers[0], numbers[2], numbers[10], numbers[18], numbers[20] = ppid, session, ticks, 1000 + pid, pages
+        numbers[0], numbers[1], numbers[10], numbers[18], numbers[20] = ppid, group, ticks, 1000 + pid, pages
         text = f"{pid} ({name}) {state} {' '.join(map(str, numbers))}\n"
         (tmp_path / str(pid) / "stat").write_text(text)
 

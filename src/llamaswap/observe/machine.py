@@ -200,7 +200,7 @@ def _mount_point(path: str) -> str:
 class _Process:
     pid: int
     parent: int
-    session: int
+    group: int
     started: int | float
     cpu_s: float
     rss_bytes: int
@@ -249,8 +249,8 @@ class ProcessReader:
 
 
 def members(processes: Iterable[_Process], roots: Mapping[str, int]) -> dict[str, list[_Process]]:
-    """Who belongs to whom: descendants, and those of the root's session (a model leads its own) whose parent
-    has gone."""
+    """Who belongs to whom: descendants, and those of the root's process group (a model leads its own) whose
+    parent has gone."""
     owner = {pid: model for model, pid in roots.items()}
     parents = {}
     listed = list(processes)
@@ -258,7 +258,7 @@ def members(processes: Iterable[_Process], roots: Mapping[str, int]) -> dict[str
         parents[process.pid] = process.parent
     found: dict[str, list[_Process]] = {}
     for process in listed:
-        pid, model = process.pid, owner.get(process.session)
+        pid, model = process.pid, owner.get(process.group)
         for _ in range(64):  # no family is so old; a parent that changed while we read could close a circle
             if model is not None or pid in owner or pid not in parents:
                 break
@@ -280,13 +280,13 @@ def _linux_processes(proc: Path) -> list[_Process]:
             with open(f"{proc}/{name}/stat", "rb") as file:
                 # The command, in parentheses, may itself hold parentheses and blanks.
                 fields = file.read().rpartition(b")")[2].split()
-            state, parent, session = fields[0], int(fields[4 - _PROC_STAT_FIRST]), int(fields[6 - _PROC_STAT_FIRST])
+            state, parent, group = fields[0], int(fields[4 - _PROC_STAT_FIRST]), int(fields[5 - _PROC_STAT_FIRST])
             cpu = int(fields[14 - _PROC_STAT_FIRST]) + int(fields[15 - _PROC_STAT_FIRST])
             started, pages = int(fields[22 - _PROC_STAT_FIRST]), int(fields[24 - _PROC_STAT_FIRST])
         except (OSError, ValueError, IndexError):
             continue  # ended meanwhile
         if state not in (b"Z", b"X"):
-            found.append(_Process(int(name), parent, session, started, cpu / tick, pages * page))
+            found.append(_Process(int(name), parent, group, started, cpu / tick, pages * page))
     return found
 
 
