@@ -249,7 +249,7 @@ class _App:
         app = create_app(state)
         app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]
         await app.startup()
-        self._inner = InProcess(app)
+        self._inner = InProcess(app, self._stopping)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._inner.run)
             await nursery.start(feed.run)

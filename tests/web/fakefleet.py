@@ -102,6 +102,7 @@ class World:
     nursery: trio.Nursery
     logs: Logs
     flights: Flights
+    stopping: trio.Event
     trust: ssl.SSLContext | None = None
     clients: list[H1Client | H2Client] = field(default_factory=list)
     """Closed at the end."""
@@ -180,9 +181,10 @@ async def a_world(
 
             relay = Relay(config, catalogue, fleet, pool)
             dispatcher = Dispatcher(config, relay, to_app)
-            state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=trio.Event())
+            stopping = trio.Event()
+            state = AppState(config=config, catalogue=catalogue, fleet=fleet, logs=logs, stopping=stopping)
             app = RelayMiddleware(_LateApp(state), dispatcher)
-            inner = InProcess(app)
+            inner = InProcess(app, stopping)
             await nursery.start(inner.run)
             sockets = bind("127.0.0.1", 0)
             port = sockets[0].getsockname()[1]
@@ -192,7 +194,7 @@ async def a_world(
             else:
                 front.close()
                 port = await nursery.start(_hypercorn, app)
-            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, relay.flights, trust)
+            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, relay.flights, stopping, trust)
             try:
                 yield world
             finally:

@@ -123,6 +123,7 @@ class Front:
         self._fresh: list[Connection] = []
         self._resting: trio.Event | None = None
         self._connections: set[Connection] = set()
+        self._handed_over = 0
         self._one_less = trio.Event()
         self._accepting = trio.CancelScope()
 
@@ -153,7 +154,7 @@ class Front:
 
     async def quiet(self) -> None:
         """After `close`: return when the last response is out and its connection closed."""
-        while self._connections:
+        while self._connections or self._handed_over:
             self._one_less = trio.Event()
             await self._one_less.wait()
 
@@ -198,7 +199,16 @@ class Front:
     async def take_over(self, connection: Connection) -> None:
         self._connections.discard(connection)  # its time limits and its end are Hypercorn's from here on
         self._one_less.set()
-        await self._http2.serve_http2(connection.transport, connection.client, bytes(connection.buffer))
+        await self._serve_http2(connection.transport, connection.client, bytes(connection.buffer))
+
+    async def _serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
+        self._handed_over += 1
+        try:
+            await self._http2.serve_http2(transport, client, received)
+        finally:
+            transport.close()
+            self._handed_over -= 1
+            self._one_less.set()
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         while not self.closing:
@@ -236,10 +246,7 @@ class Front:
                 return
             transport = secured
             if secured.stream.selected_alpn_protocol() == "h2":
-                try:
-                    await self._http2.serve_http2(transport, client, b"")
-                finally:
-                    transport.close()
+                await self._serve_http2(transport, client, b"")
                 return
         connection = Connection(self, transport, client, secure=self._tls is not None)
         self._connections.add(connection)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import sys
 from typing import Any
 
 import trio
@@ -26,6 +27,7 @@ from llamaswap.relay.pool import Pool
 from llamaswap.relay.pump import Attempt, Outcome
 from llamaswap.relay.transport import RECV_BYTES, Plain, Tls, Transport
 from llamaswap.upstream.fleet import Upstream
+from llamaswap.web.http2 import Http2Connection
 
 log = logging.getLogger("llamaswap.web")
 
@@ -103,31 +105,20 @@ class _Stream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-class _TlsStream(_Stream):
-    """The same with the face of an SSLStream whose handshake is done."""
-
-    async def do_handshake(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def selected_alpn_protocol(self) -> str:
-        return "h2"
-
-    @property
-    def transport_stream(self) -> _TlsStream:
-        return self
-
-
 class InProcess:
     """Serves requests with an ASGI app; `run` must be running."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, stopping: trio.Event) -> None:
+        """`stopping`: the program begins to end; HTTP/2 connections end with their last answer."""
         self._app = ASGIWrapper(app)
+        self._stopping = stopping
         self._config = HypercornConfig()
         self._config.accesslog = None
         self._config.errorlog = logging.getLogger("hypercorn.error")  # what fails after a response began
         self._config.include_server_header = False
         self._config.h11_max_incomplete_size = CLIENT_HEAD_BYTES
         self._config.keep_alive_timeout = 75
+        self._config.keep_alive_max_requests = sys.maxsize
         self._context = WorkerContext(None)
         self._nursery: trio.Nursery | None = None
         self._upstream = Upstream(
@@ -161,12 +152,19 @@ class InProcess:
 
     async def serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
         """A whole HTTP/2 connection, of which `received` was read already."""
-        kind = _TlsStream if isinstance(transport, Tls) else _Stream
-        await self._serve_stream(kind(transport, client, received))
+        stream = _Stream(transport, client, received)
+        secure = isinstance(transport, Tls)
+        await self._serve(
+            Http2Connection(
+                self._app, self._config, self._context, stream, client=client, secure=secure, stopping=self._stopping
+            )
+        )
 
     async def _serve_stream(self, stream: _Stream) -> None:
-        server = TCPServer(self._app, self._config, self._context, {}, stream)  # type: ignore[arg-type]
-        stream.server = server
+        stream.server = TCPServer(self._app, self._config, self._context, {}, stream)  # type: ignore[arg-type]
+        await self._serve(stream.server)
+
+    async def _serve(self, server: TCPServer) -> None:
         try:
             await server.run()
         except Exception as error:
