@@ -50,6 +50,11 @@ class Relay:
         self._pool = pool
         self.flights = flights if flights is not None else Flights()
 
+    def apply(self, config: Config, catalogue: Catalogue) -> None:
+        """From now on these models; requests under way go on with what they have."""
+        self._config = config
+        self._catalogue = catalogue
+
     async def handle(self, ex: Exchange, endpoint: Endpoint) -> None:
         """A request to a model endpoint.
 

@@ -44,6 +44,10 @@ class Dispatcher:
         """The requests that the relay serves."""
         return self._relay.flights
 
+    def apply(self, config: Config) -> None:
+        """From now on these keys."""
+        self._keys = config.api_keys
+
     @staticmethod
     def is_model_route(method: str, path: str) -> bool:
         """Whether the relay serves this raw path (its errors included)."""
