@@ -120,7 +120,9 @@ def blueprint(state: AppState) -> Blueprint:
     @bp.get("/logs/stream/<path:name>")
     async def stream(name: str) -> Response:
         monitor = find(name)
-        lines = 0 if "no-history" in request.args else _lines()
+        lines = _lines()
+        if "no-history" in request.args:
+            lines = 0
         if request.method == "HEAD":
             response = text_response("")
         else:

@@ -84,10 +84,11 @@ _LINES = _query(
     {"type": "integer", "minimum": 0, "maximum": MOST_LINES},
 )
 _FOLLOWING = (
-    _query("no-history", "Only what comes from now on.", {"type": "string", "enum": [""]}),
-    _query("no-follow", "Only what is remembered; the answer ends.", {"type": "string", "enum": [""]}),
+    _query("no-history", "Only what comes from now on, whatever its value.", TEXT),
+    _query("no-follow", "Only what is remembered, whatever its value: the answer ends.", TEXT),
     _LINES,
 )
+_MOMENT = {"anyOf": [TIME, {"type": "string", "const": ""}]}  # empty: as if it were not there
 _NO_LOG = {400: "There is no such log, or `lines` is no number."}
 _TEXT = about(TEXT, "Plain text.")
 _OK = {"type": "string", "const": "OK"}
@@ -176,8 +177,8 @@ OPERATIONS: tuple[Operation, ...] = (
             _query("sort", "The field to sort by.", {"type": "string", "enum": list(SORT_COLUMNS), "default": "id"}),
             _query("order", "", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
             _query("model", "Only these models; repeatable.", {**many(TEXT), "maxItems": MOST_MODELS}),
-            _query("start", "Not older than this.", TIME),
-            _query("end", "Not newer than this.", TIME),
+            _query("start", "Not older than this.", _MOMENT),
+            _query("end", "Not newer than this.", _MOMENT),
             _id_range("min_id", "The least id."),
             _id_range("max_id", "The greatest id."),
         ),
@@ -235,7 +236,7 @@ OPERATIONS: tuple[Operation, ...] = (
             Parameter("log", "`proxy`, `upstream`, or a model.", {"type": "string", "minLength": 1}, "path"),
             *_FOLLOWING,
         ),
-        also=_NO_LOG,
+        also={**_NO_LOG, 404: "It cannot even be a name."},
     ),
     Operation(
         "get",
@@ -243,7 +244,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "machine",
         "An hour of the machine, its GPUs and the models on it",
         named("Performance"),
-        parameters=(_query("after", "Only samples after this.", TIME),),
+        parameters=(_query("after", "Only samples after this.", _MOMENT),),
         also={**_BAD, 503: "performance.disabled is set."},
         other_content={503: (JSON, record(enabled={"const": False}))},
     ),
@@ -264,16 +265,6 @@ OPERATIONS: tuple[Operation, ...] = (
         PROMETHEUS,
         also={503: "performance.disabled is set."},
         other_content={503: (PLAIN, TEXT)},
-    ),
-    Operation("get", "/api/config", "configuration", "The file, and what it comes to", named("Configuration")),
-    Operation(
-        "post",
-        "/api/config/reload",
-        "configuration",
-        "Read the file again",
-        named("Reload"),
-        text="Models whose settings are the same keep running. A file with errors changes nothing.",
-        also={400: "The file has errors; the message lists them."},
     ),
     Operation("get", "/api/version", "server", "Version and build", named("Version")),
     Operation("get", "/health", "server", "Whether it runs", _OK, PLAIN, public=True, open=True),

@@ -233,25 +233,4 @@ SHAPES: dict[str, Schema] = {
             )
         ),
     ),
-    "Problem": record(file=TEXT, line=maybe(WHOLE), key=TEXT, message=TEXT),
-    "Reload": record(
-        at=TIME,
-        ok=FLAG,
-        changed=many(TEXT),
-        added=many(TEXT),
-        removed=many(TEXT),
-        unchanged=COUNT,
-        restart_needed=about(many(TEXT), "Keys that take effect with the next start."),
-        errors=many(named("Problem")),
-    ),
-    "Configuration": record(
-        path=maybe(TEXT),
-        dir=maybe(TEXT),
-        text=TEXT,
-        effective={"type": "object"},
-        warnings=many(named("Problem")),
-        errors=many(named("Problem")),
-        loaded_at=TIME,
-        last_reload=maybe(named("Reload")),
-    ),
 }
