@@ -11,9 +11,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-import trio
-
 from llamaswap.observe.gpu import Gpu, Reading
+from llamaswap.observe.worker import Worker
 
 _AMD = "0x1002"
 _CARD = re.compile(r"card([0-9]+)")
@@ -219,12 +218,12 @@ class Sysfs:
 
     def __init__(self) -> None:
         self._names = CardNames()
+        self._worker = Worker(self._look)
+
+    def _look(self, pids: Collection[int]) -> Reading | None:
+        gpus = read_cards(names=self._names)
+        return Reading(tuple(gpus), read_processes(pids)) if gpus else None
 
     async def read(self, pids: Collection[int]) -> Reading | None:
         """See `Source.read`."""
-
-        def look() -> Reading | None:
-            gpus = read_cards(names=self._names)
-            return Reading(tuple(gpus), read_processes(pids)) if gpus else None
-
-        return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        return await self._worker.run(pids)

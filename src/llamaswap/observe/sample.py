@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import psutil
 import trio
@@ -23,11 +22,7 @@ from llamaswap.observe.machine import (
     model_paths,
     read_disks,
 )
-
-log = logging.getLogger("llamaswap.observe")
-
-PART_S = 5.0  # for one part of a sample; it takes milliseconds unless something hangs
-T = TypeVar("T")
+from llamaswap.observe.worker import THREADS, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +69,9 @@ class MachineReader:
 
     def __init__(self, gpus: Gpus | None = None) -> None:
         self._gpus = Gpus(default_sources(psutil.virtual_memory().total)) if gpus is None else gpus
-        self._system = _Worker(SystemReader().read)
-        self._processes = _Worker(ProcessReader().read)
-        self._disks = _Worker(read_disks)
+        self._system = Worker(SystemReader().read)
+        self._processes = Worker(ProcessReader().read)
+        self._disks = Worker(read_disks)
         self._paths: tuple[str, ...] = model_paths(())
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
@@ -106,49 +101,12 @@ class MachineReader:
 
     async def facts(self) -> Facts:
         """See `Reader`."""
-        return await trio.to_thread.run_sync(read_facts, abandon_on_cancel=True, limiter=_THREADS)
+        return await trio.to_thread.run_sync(read_facts, abandon_on_cancel=True, limiter=THREADS)
 
 
 def _use(pid: int, tree: Tree, by_pid: Mapping[int, int]) -> ModelUse:
     held = [by_pid[member] for member in tree.pids if member in by_pid]
     return ModelUse(pid, tree.cpu_percent, tree.rss_bytes, sum(held) if held else None)
-
-
-class _Worker(Generic[T]):
-    """A blocking function in a worker thread that may hang: then it is left alone, and not called again
-    before it has come back."""
-
-    def __init__(self, work: Callable[..., T]) -> None:
-        self._work = work
-        self._busy = False
-
-    async def run(self, *args: Any) -> T | None:
-        """What it returns; None if it is late, still hangs, or fails. Cancel-safe."""
-        if self._busy:
-            return None
-        begun = False
-
-        def work() -> T:
-            nonlocal begun
-            begun = self._busy = True
-            try:
-                return self._work(*args)
-            finally:
-                self._busy = False
-
-        self._busy = True
-        try:
-            with trio.move_on_after(PART_S):
-                return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=_THREADS)
-        except Exception:  # a task boundary: a part of the machine that cannot be read is not the sampler's end
-            log.debug("%r failed", self._work, exc_info=True)
-        finally:
-            if not begun:
-                self._busy = False
-        return None
-
-
-_THREADS = trio.CapacityLimiter(8)  # our own: a hanging disk must not hold up the threads of others
 
 
 # -- as the API shows it

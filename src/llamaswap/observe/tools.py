@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 
 import trio
@@ -23,20 +22,19 @@ async def run_tool(name: str, *args: str, timeout_s: float = TOOL_S) -> str | No
 
     Cancelled, it kills the tool and leaves within `KILL_S`.
     """
-    path = shutil.which(name)
-    if path is None:
-        return None
     try:
         process = await trio.lowlevel.open_process(
-            [path, *args],
+            [name, *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C in the terminal is for us
             env={**os.environ, **_ENV},
         )
-    except (OSError, ValueError) as error:
-        log.debug("%s cannot be run: %s", path, error)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.debug("%s cannot be run: %s", name, error)
         return None
     assert process.stdout is not None
     output = bytearray()
@@ -54,6 +52,6 @@ async def run_tool(name: str, *args: str, timeout_s: float = TOOL_S) -> str | No
             await process.stdout.aclose()
             await process.wait()
     if limit.cancelled_caught:
-        log.debug("%s did not end within %g s", path, timeout_s)
+        log.debug("%s did not end within %g s", name, timeout_s)
         return None
     return output.decode("utf-8", "replace")
