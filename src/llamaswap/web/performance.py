@@ -34,9 +34,7 @@ def time_parameter(name: str) -> float | None:
             raise ValueError
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError, OSError):
-        raise BadRequest(
-            f"{name} must be a time such as 2026-08-01T12:00:00Z (RFC 3339), got {text[:40]!r}"
-        ) from None
+        raise BadRequest(f"{name} must be a time such as 2026-08-01T12:00:00Z (RFC 3339), got {text[:40]!r}") from None
 
 
 def blueprint(state: AppState) -> Blueprint:
