@@ -1,0 +1,144 @@
+"""Secrets out of configurations before anybody is shown them.
+
+Two ways, since neither finds everything: what is known to be a secret (an API key, the value of a variable
+or macro named like one) is taken out wherever it stands, and in commands and files whatever follows a name
+that says so (`--api-key X`, `HF_TOKEN=X`, `password: X`, `Bearer X`). References (`${env.KEY}`) stay: they
+tell nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llamaswap.config import tree
+from llamaswap.config.report import Report
+from llamaswap.config.settings import Config
+from llamaswap.config.sources import Source
+from llamaswap.config.tree import Map, Node, Scalar, Seq
+
+REDACTED = "[REDACTED]"
+LEAST_CHARS = 4  # shorter values stand in too many places that have nothing to do with them
+
+_WORDS = r"(?:api[-_]?keys?|token|secrets?|passw(?:or)?d|passphrase|credentials?)"
+_NAME = re.compile(
+    rf"(?:.*[-_.])?{_WORDS}|.*[-_]key|(?-i:[a-z]+(?:Token|Key|Secret|Password))|authorization|cookie", re.IGNORECASE
+)
+_VALUE = r"(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|\$\{[^}\s]*\}|(?!\[REDACTED\])[^\s\"',\]}]+)"
+_FOLLOWS = re.compile(
+    rf"((?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*{_WORDS}[\"']?(?:[ \t]*[=:][ \t]*|[ \t]+(?!-)))({_VALUE})"
+    rf"|(\b(?:Bearer|Basic)[ \t]+)({_VALUE})",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(r"[\"']?\$\{[A-Za-z0-9_.-]+\}[\"']?")
+_KEY_LINE = re.compile(r"([ ]*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
+_ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a key, variable, macro or flag of this name holds a credential."""
+    return _NAME.fullmatch(name.strip().lstrip("-")) is not None
+
+
+class Redactor:
+    """Takes the secrets of these files and of this configuration out of texts."""
+
+    def __init__(self, sources: Sequence[Source], config: Config) -> None:
+        known = set(config.api_keys)
+        for model in config.models.values():
+            known.update(v for n, _, v in (entry.partition("=") for entry in model.env) if is_secret_name(n))
+            known.update(_after_flags(model.argv))
+        for source in sources:
+            root = tree.parse(source.text, Report(source.file))
+            if root is not None:
+                known.update(_secrets(root, secret=False))
+        self._known = sorted((v for v in known if len(v) >= LEAST_CHARS and "${" not in v), key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """A command, a message, a file."""
+        for value in self._known:
+            text = text.replace(value, REDACTED)
+        return _FOLLOWS.sub(_redacted, _blocks(text))
+
+    def value(self, value: Any, name: str = "") -> Any:
+        """What JSON can carry, all texts in it redacted, and whatever has the name of a secret."""
+        if isinstance(value, dict):
+            return {key: self.value(item, key) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item, name) for item in value]
+        if is_secret_name(name) and value not in (None, "", True, False):
+            return REDACTED
+        return self.text(value) if isinstance(value, str) else value
+
+
+def _redacted(match: re.Match[str]) -> str:
+    name, value = (match[1], match[2]) if match[1] else (match[3], match[4])
+    if _REFERENCE.fullmatch(value) or value[0] in "[{|>" or REDACTED in value:
+        return match[0]
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{name}{quote}{REDACTED}{quote}"
+
+
+def _blocks(text: str) -> str:
+    """The lines below a key that is named like a secret, of a file that need not be valid."""
+    if "\n" not in text:
+        return text
+    lines = text.split("\n")
+    depth: int | None = None
+    for i, line in enumerate(lines):
+        start = line.lstrip(" ")
+        indent = len(line) - len(start)
+        key = _KEY_LINE.fullmatch(line)
+        if not start:
+            continue
+        if depth is not None and (indent > depth or (indent == depth and start[0] in "-]")):
+            if key is None:
+                lines[i] = _items(line)
+        elif key is not None and is_secret_name(key[2]):
+            depth = indent
+            if key[3].startswith("["):
+                lines[i] = line[: key.start(3)] + _items(key[3])
+        else:
+            depth = None
+    return "\n".join(lines)
+
+
+def _items(line: str) -> str:
+    """All values of a list, whether it is written with dashes or in brackets; comments are left out."""
+    code, hash, comment = line.partition(" #")
+    return _ITEM.sub(_redacted_item, code) + hash + comment
+
+
+def _redacted_item(match: re.Match[str]) -> str:
+    value = match[0].lstrip("[")
+    if not value or value in ("-", REDACTED[1:]) or value[0] == "#" or _REFERENCE.fullmatch(value):
+        return match[0]
+    return match[0][: len(match[0]) - len(value)] + REDACTED
+
+
+def _after_flags(argv: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    secret = False
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if secret and not word.startswith("-"):
+            found.append(word)
+        secret = not equals and word.startswith("-") and is_secret_name(word)
+        if equals and is_secret_name(name):
+            found.append(value)
+    return found
+
+
+def _secrets(node: Node, *, secret: bool) -> list[str]:
+    """The values below a key that is named like a secret."""
+    if isinstance(node, Scalar):
+        return [line.strip() for line in node.text.splitlines()] if secret else []
+    if isinstance(node, Seq):
+        return [value for item in node.items for value in _secrets(item, secret=secret)]
+    assert isinstance(node, Map)
+    return [
+        value
+        for name, entry in node.entries.items()
+        for value in _secrets(entry.node, secret=secret or is_secret_name(name))
+    ]

@@ -1,0 +1,111 @@
+"""Nothing that is a secret is shown, and what is none stays readable."""
+
+from __future__ import annotations
+
+import json
+from textwrap import dedent
+
+import pytest
+
+from llamaswap.config import Config, Source, loads
+from llamaswap.config.effective import effective
+from llamaswap.config.redact import REDACTED, Redactor, is_secret_name
+
+FILE = """\
+    # before: --api-key sk-forgotten
+    apiKeys:
+      - sk-first
+      - "${env.KEY}"   # a reference tells nothing
+    macros:
+      hf_token: hf-macro
+      bin: server
+    models:
+      a:
+        cmd: |
+          ${bin} --port ${PORT} --api-key sk-cmd --hf-token=${hf_token}
+          -H "Authorization: Bearer sk-bearer" --max-tokens 100 --key-count 5 --token-limit 7
+        env:
+          - OPENAI_API_KEY=sk-env
+          - "DB_PASSWORD=sk env"
+          - CUDA_VISIBLE_DEVICES=0
+        metadata: {password: sk-meta, monkey: 1}
+        filters: {setParams: {max_tokens: 50, api_key: sk-filter}}
+      b:
+        cmd: ${bin} --port ${PORT} --bearer sk-first
+    """
+SECRETS = ("sk-", "hf-macro", "from-env", "sk env")
+
+
+def load(text: str) -> tuple[str, Config, Redactor]:
+    text = dedent(text)
+    config = loads(text, environ={"KEY": "from-env"})
+    return text, config, Redactor([Source("f", text)], config)
+
+
+def test_the_effective_configuration_shows_no_secret() -> None:
+    _, config, redactor = load(FILE)
+    shown = redactor.value(effective(config))
+    text = json.dumps(shown)
+    assert not [secret for secret in SECRETS if secret in text]
+    assert shown["apiKeys"] == [REDACTED, REDACTED]
+    a = shown["models"]["a"]
+    assert a["cmd"].split("\n")[:2] == [
+        f"server --port 5800 --api-key {REDACTED} --hf-token={REDACTED}",
+        f'-H "Authorization: Bearer {REDACTED}" --max-tokens 100 --key-count 5 --token-limit 7',
+    ]
+    assert a["env"] == [f"OPENAI_API_KEY={REDACTED}", f"DB_PASSWORD={REDACTED}", "CUDA_VISIBLE_DEVICES=0"]
+    assert a["metadata"] == {"password": REDACTED, "monkey": 1}
+    assert a["filters"]["setParams"] == {"max_tokens": 50, "api_key": REDACTED}
+    assert shown["models"]["b"]["cmd"] == f"server --port 5801 --bearer {REDACTED}"
+
+
+def test_nor_does_the_file_and_its_lines_stay_where_they_are() -> None:
+    text, _, redactor = load(FILE)
+    shown = redactor.text(text)
+    assert not [secret for secret in SECRETS if secret in shown]
+    assert shown.count("\n") == text.count("\n")
+    kept = [line for line in text.split("\n") if not any(secret in line for secret in SECRETS)]
+    assert [line for line in shown.split("\n") if REDACTED not in line] == kept
+    assert "${env.KEY}" in shown and "${hf_token}" in shown and "CUDA_VISIBLE_DEVICES=0" in shown
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "apiKeys:\n- sk-new\n- 'sk-two'\nmodels: [\n",
+        "apiKeys: [sk-new, \nmodels: {a: \n",
+        "apiKeys: [\n  sk-new,\n  sk-two\n]\n\tx: 1\n",
+        "macros:\n  my_token: sk-new\n  x: [\n",
+        "macros:\n  my_secret: |\n    sk-new\n    sk-two\n  x: [\n",
+        'a: "--api-key sk-new"\nb: [\n',
+    ],
+)
+def test_a_file_that_cannot_be_read_is_no_way_around_it(bad: str) -> None:
+    shown = Redactor([Source("f", bad)], Config()).text(bad)
+    assert "sk-" not in shown and REDACTED in shown
+    assert shown.count("\n") == bad.count("\n")
+
+
+@pytest.mark.parametrize("name", ["apiKey", "api_key", "API-KEY", "HF_TOKEN", "--hf-token", "password", "DB_PASSWD",
+    "client_secret", "Authorization", "my.token", "AWS_SECRET_ACCESS_KEY", "hfToken", "apiKeys"])  # fmt: skip
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "monkey", "keyboard", "tokenizer", "key_count", "PATH", "secretary", "ttl"]
+)
+def test_names_of_other_things(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_an_effective_configuration_can_be_read_again() -> None:
+    """Its keys are those of the file."""
+    _, config, _ = load(FILE)
+    shown = effective(config)
+    for model in shown["models"].values():
+        assert model.pop("port") and model.pop("capabilities") is None
+    again = loads(json.dumps(shown), environ={})
+    assert {warning.key.split(".")[0] for warning in again.warnings} == {"store"}  # limits of a file there is none of
+    assert effective(again)["models"].keys() == shown["models"].keys()
+    assert again.api_keys == config.api_keys and again.performance == config.performance and again.store == config.store
