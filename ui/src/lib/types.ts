@@ -144,6 +144,68 @@ export const inflightRequest = obj({
 });
 export type InflightRequest = Infer<typeof inflightRequest>;
 
+// Performance ---------------------------------------------------------------------------------------------------
+
+/** One sample of the machine; counters of bytes count since the machine's start. */
+export const systemSample = obj({
+  timestamp: str,
+  cpu_util_per_core: arr(num),
+  mem_total_mb: num,
+  mem_used_mb: num,
+  mem_free_mb: num,
+  swap_total_mb: num,
+  swap_used_mb: num,
+  load_avg_1: nul(num),
+  load_avg_5: nul(num),
+  load_avg_15: nul(num),
+  net_io: arr(obj({ name: str, bytes_recv: num, bytes_sent: num })),
+  disk_io: nul(obj({ read_bytes_per_s: num, write_bytes_per_s: num })),
+  disks: arr(obj({ path: str, total_bytes: num, used_bytes: num, free_bytes: num })),
+});
+export type SystemSample = Infer<typeof systemSample>;
+
+export const gpuSample = obj({
+  timestamp: str,
+  id: num,
+  name: str,
+  uuid: str,
+  vendor: str,
+  temp_c: nul(num),
+  vram_temp_c: nul(num),
+  gpu_util_pct: nul(num),
+  mem_util_pct: nul(num),
+  mem_used_mb: nul(num),
+  mem_total_mb: nul(num),
+  fan_speed_pct: nul(num),
+  power_draw_w: nul(num),
+  unified: bool,
+});
+export type GpuSample = Infer<typeof gpuSample>;
+
+/** What a model's processes take; 100 % is one core. */
+export const modelSample = obj({
+  timestamp: str,
+  model: str,
+  cpu_percent: nul(num),
+  rss_bytes: num,
+  gpu_bytes: nul(num),
+});
+export type ModelSample = Infer<typeof modelSample>;
+
+export const mark = obj({ timestamp: str, model: str, event: lit('loaded', 'unloaded', 'crashed') });
+export type Mark = Infer<typeof mark>;
+
+/** 503 with `{"enabled": false}` if it is switched off. */
+export const performanceAnswer = obj({
+  enabled: bool,
+  every_s: num,
+  sys_stats: arr(systemSample),
+  gpu_stats: arr(gpuSample),
+  models: arr(modelSample),
+  marks: arr(mark),
+});
+export type PerformanceAnswer = Infer<typeof performanceAnswer>;
+
 // Configuration -------------------------------------------------------------------------------------------------
 
 export const problem = obj({ file: str, line: nul(num), key: str, message: str });
