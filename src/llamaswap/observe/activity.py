@@ -16,8 +16,8 @@ import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.observe.answer import Answer, answer_of
-from llamaswap.observe.captures import Capture, Captures, pack_all
-from llamaswap.observe.flights import Flight, Flights
+from llamaswap.observe.captures import BODY_BYTES, Capture, Captures, pack_all
+from llamaswap.observe.flights import TAIL_BYTES, Flight, Flights
 from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
 from llamaswap.observe.store import Store
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
@@ -25,9 +25,11 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 log = logging.getLogger("llamaswap.activity")
 
 BATCH_S = 0.08  # from a request's end until it is read; it is in the store a little later
-SLICE_S = 0.001  # of reading answers without a pause for those who wait
+SLICE, SLICE_S = 16, 0.001  # answers read, and the time spent on it, without a pause for those who wait
 HELD_BYTES = 16 << 20  # of answers that wait to be read; then at once
+KEPT_BYTES = BODY_BYTES + TAIL_BYTES  # of one answer, at most
 MOST_HELD_BYTES = 256 << 20  # beyond, requests go unrecorded: the loop has not come to it for a long time
+ERROR_CHARS = 500  # of a message
 LEFT = "the client left before the answer was complete"
 BROKEN = "the answer broke off"
 
@@ -84,13 +86,14 @@ class Recorder:
         """A request is over. On its way: appends, no more."""
         if not flight.metered:
             return
-        self._held_bytes += len(flight.body) + flight.received
+        held = len(flight.body) + min(flight.received, KEPT_BYTES)
+        self._held_bytes += held
         if not self._ended:
             self._wake.set()
         elif self._held_bytes > HELD_BYTES:
             if self._held_bytes > MOST_HELD_BYTES:
                 self._missed += 1
-                self._held_bytes -= len(flight.body) + flight.received
+                self._held_bytes -= held
                 return
             self._hurry.set()
         self._ended.append(flight)
@@ -116,8 +119,7 @@ class Recorder:
 
     def close(self) -> None:
         """Record what is left and close the store. Blocks."""
-        while self._ended:
-            self._take_one()
+        self._take(len(self._ended))
         self.store.close()
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
@@ -147,7 +149,7 @@ class Recorder:
         async with self._reading:
             until = time.perf_counter() + SLICE_S
             while self._ended:
-                self._take_one()
+                self._take(SLICE)
                 if time.perf_counter() >= until:
                     await trio.lowlevel.checkpoint()
                     until = time.perf_counter() + SLICE_S
@@ -163,28 +165,31 @@ class Recorder:
             for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
                 self.captures.packed(capture, request, answer)
 
-    def _take_one(self) -> None:
-        flight = self._ended.popleft()
-        self._held_bytes -= len(flight.body) + flight.received
-        answer = answer_of(flight)
-        try:
-            tokens, error = self._read(answer)
-        except Exception:  # the boundary between requests: one odd answer must not end the recording
-            log.exception("an answer of %s could not be read", flight.model)
-            tokens, error = NO_TOKENS, ""
-        row = self._row(flight, answer, tokens, error)
-        for observer in self.on_row:
-            observer(row)
-        capture = None
-        if self.captures.limit_bytes:
-            capture = self.captures.make(flight, answer)
-        self.store.add_row(row, capture)
+    def _take(self, count: int) -> None:
+        """Make rows of some of those that have ended."""
+        ended, read, captures, store = self._ended, self._read, self.captures, self.store
+        capturing = captures.enabled
+        clock_s = time.time() - time.monotonic()
+        for _ in range(min(count, len(ended))):
+            flight = ended.popleft()
+            self._held_bytes -= len(flight.body) + min(flight.received, KEPT_BYTES)
+            answer = answer_of(flight)
+            try:
+                tokens, error = read(answer)
+            except Exception:  # the boundary between requests: one odd answer must not end the recording
+                log.exception("an answer of %s could not be read", flight.model)
+                tokens, error = NO_TOKENS, ""
+            row = self._row(flight, answer, tokens, error, clock_s)
+            for observer in self.on_row:
+                observer(row)
+            store.add_row(row, captures.make(flight, answer) if capturing else None)
 
-    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str) -> Row:
+    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str, clock_s: float) -> Row:
+        """`clock_s`: the time of day less the monotonic clock's."""
         exchange, begun = flight.exchange, flight.begun
         ended = flight.ended_at or begun
-        duration_s = ended - begun
-        first, granted = flight.first_byte_at, flight.granted_at
+        first, load_s = flight.first_byte_at, flight.load_s
+        queue_s = (flight.granted_at or ended) - begun - load_s
         if flight.error:
             error = flight.error[:ERROR_CHARS]
         elif flight.gone:
@@ -192,10 +197,8 @@ class Recorder:
         elif exchange.broken:
             error = error or BROKEN
         priority = self.priorities.get(flight.model) if self.priorities else None
-        load_s = flight.load_s
-        queue_s = (granted or ended) - begun - load_s
         return Row(
-            int((flight.timestamp + duration_s) * 1000),
+            int((ended + clock_s) * 1000),
             flight.model,
             flight.requested,
             exchange.client,
@@ -203,7 +206,7 @@ class Recorder:
             answer.content_type,
             answer.status,
             *tokens,
-            int(duration_s * 1000),
+            int((ended - begun) * 1000),
             None if first is None else round((first - begun) * 1000, 2),
             round(queue_s * 1000, 2) if queue_s > 0 else 0.0,
             round(load_s * 1000, 2) if load_s else 0.0,
@@ -220,6 +223,3 @@ class Recorder:
         for recorded in self.on_recorded:
             for id in range(first, first + len(rows)):
                 recorded(id)
-
-
-ERROR_CHARS = 500  # of a message

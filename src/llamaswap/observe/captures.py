@@ -20,7 +20,8 @@ SHARE = 4  # one capture takes at most this part of the buffer
 UNDER_WAY_BYTES = 32 << 20  # for answers that are still coming, all together
 PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
 PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
-FIXED_BYTES = 1000  # of a capture besides what it holds, about
+FIXED_BYTES = 2000  # of a capture besides what it holds, about
+HEADER_BYTES = 100  # of one header of the upstream's
 
 _NO_REQUEST_BODY = ("/audio/transcriptions", "/audio/voices", "/images/edits", "/sdapi/v1/img2img")
 _NO_ANSWER_BODY = (
@@ -29,8 +30,9 @@ _NO_ANSWER_BODY = (
 )
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 
-_secrets: dict[bytes, bool] = {}
-_NAMES = 1000  # of headers whose secrecy is remembered
+_harmless: set[bytes] = set()
+_gone: dict[bytes, tuple[bytes, bytes]] = {}
+_NAMES = 1000  # of headers that are remembered as one or the other
 
 
 class Capture:
@@ -39,24 +41,26 @@ class Capture:
     __slots__ = ("_packed", "answer", "cut", "path", "request_body", "request_headers", "response_headers", "size")
 
     def __init__(self, flight: Flight, answer: Answer, most: int) -> None:
-        self.path = flight.exchange.path
+        path, request, size = flight.exchange.path, flight.body, len(answer.head)
+        self.path = path
         self.request_headers = without_secrets(flight.exchange.headers)
         self.response_headers = without_secrets(flight.response_headers)
-        request, self.cut = flight.body, False
-        if self.path.endswith(_NO_REQUEST_BODY):
+        self.cut = False
+        if path.endswith(_NO_REQUEST_BODY):
             request = b""
         elif len(request) > most:
             request, self.cut = request[:most], True
-        self.request_body = request if isinstance(request, bytes) else bytes(request)
-        if answer.status != 200 or self.path.endswith(_NO_ANSWER_BODY) or answer.content_type.startswith(_MEDIA):
-            answer = answer._replace(head=b"", tail=b"")
-        elif answer.tail or len(answer.head) > most:
-            answer, self.cut = answer._replace(head=answer.head[:most], tail=b""), True
+        self.request_body = request if type(request) is bytes else bytes(request)
+        if answer.status != 200 or answer.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
+            answer, size = answer._replace(head=b"", tail=b""), 0
+        elif answer.tail or size > most:
+            size = min(size, most)
+            answer, self.cut = answer._replace(head=answer.head[:size], tail=b""), True
         self.answer = answer
         self._packed = False
-        names = sum(len(name) + len(value) for name, value in self.request_headers)
-        names += sum(len(name) + len(value) for name, value in self.response_headers)
-        self.size = FIXED_BYTES + names + len(self.request_body) + len(answer.head)
+        for _, value in self.request_headers:
+            size += len(value)
+        self.size = FIXED_BYTES + size + len(self.request_body) + HEADER_BYTES * len(self.response_headers)
 
     @property
     def packable(self) -> bool:
@@ -164,16 +168,19 @@ def pack_all(captures: Sequence[Capture]) -> list[tuple[Capture, bytes, bytes]]:
 
 def without_secrets(headers: Headers) -> Headers:
     """The same headers, credentials replaced."""
-    return [(name, _GONE) if _secret(name) else (name, value) for name, value in headers]
+    return [field if field[0] in _harmless else _hidden(field) for field in headers]
 
 
-_GONE = REDACTED.encode()
-
-
-def _secret(name: bytes) -> bool:
-    found = _secrets.get(name)
-    if found is None:
-        found = is_secret(name.decode("latin-1"))
-        if len(_secrets) < _NAMES:
-            _secrets[name] = found
-    return found
+def _hidden(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """A field whose name is not known to be harmless."""
+    name = field[0]
+    gone = _gone.get(name)
+    if gone is not None:
+        return gone
+    secret = is_secret(name.decode("latin-1"))
+    if len(_gone) + len(_harmless) < _NAMES:
+        if secret:
+            _gone[name] = (name, REDACTED.encode())
+        else:
+            _harmless.add(name)
+    return (name, REDACTED.encode()) if secret else field

@@ -1,0 +1,320 @@
+"""From a request's end to the row that tells of it, and to what may be seen of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from flying import Exchange, fly, land
+
+from llamaswap.config import loads
+from llamaswap.config.settings import StoreLimits
+from llamaswap.observe import activity
+from llamaswap.observe.activity import BROKEN, LEFT, Recorder
+from llamaswap.observe.captures import Captures
+from llamaswap.observe.flights import HEAD_BYTES, Flights
+from llamaswap.observe.store import Store
+from llamaswap.observe.store_query import PageQuery
+from llamaswap.relay.usage import read
+
+
+@pytest.fixture
+def flights() -> Flights:
+    return Flights()
+
+
+@pytest.fixture
+def recorder(flights: Flights) -> Iterator[Recorder]:
+    recorder = Recorder(flights, Store(limits=StoreLimits(keep_activity=1000)), read, Captures(1 << 20))
+    yield recorder
+    recorder.close()
+
+
+async def records(recorder: Recorder, **query: Any) -> list[dict[str, Any]]:
+    found, _ = await recorder.page(PageQuery(**query))
+    return found
+
+
+async def test_a_finished_request_is_a_record(flights: Flights, recorder: Recorder) -> None:
+    flight = fly(flights)
+    flight.requested = "alias"
+    flight.load_s = 0.5
+    flight.granted_at = flight.begun + 0.75
+    flight.first_byte_at = flight.begun + 1.0
+    flights.close(flight)
+    flight.ended_at = flight.begun + 2.0
+    [record] = await records(recorder)
+    assert record.pop("timestamp").endswith("Z")
+    assert record == {
+        "id": 1,
+        "model": "m",
+        "requested": "alias",
+        "client": "10.0.0.7",
+        "req_path": "/v1/chat/completions",
+        "resp_content_type": "application/json",
+        "resp_status_code": 200,
+        "tokens": {
+            "cache_tokens": -1,
+            "draft_tokens": -1,
+            "draft_acc_tokens": -1,
+            "input_tokens": 12,
+            "output_tokens": 3,
+            "prompt_per_second": -1.0,
+            "tokens_per_second": -1.0,
+        },
+        "duration_ms": 2000,
+        "ttfb_ms": 1000.0,
+        "queue_ms": 250.0,
+        "load_ms": 500.0,
+        "has_capture": True,
+    }
+
+
+async def test_only_inference_is_recorded(flights: Flights, recorder: Recorder) -> None:
+    land(flights, metered=False)
+    land(flights)
+    assert [record["id"] for record in await records(recorder)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "exchange", "message"),
+    [
+        ({"error": "start failed: \ud800"}, {"status": 502}, "start failed: \\ud800"),
+        ({"error": "x" * 600}, {"status": 502}, "x" * 500),
+        ({"gone": True}, {}, LEFT),
+        ({}, {"broken": True}, BROKEN),
+        ({}, {"status": 404}, "no such thing"),
+        ({"error": "ours"}, {"status": 404}, "ours"),
+    ],
+)
+async def test_errors_are_told(
+    flights: Flights, recorder: Recorder, changes: dict[str, Any], exchange: dict[str, Any], message: str
+) -> None:
+    flight = fly(flights, {"error": {"message": "no such thing"}}, **exchange)
+    for name, value in changes.items():
+        setattr(flight, name, value)
+    flights.close(flight)
+    [record] = await records(recorder)
+    assert record["error_msg"] == message
+    assert record["resp_status_code"] == (499 if changes.get("gone") else exchange.get("status", 200))
+
+
+async def test_a_request_that_never_got_anywhere(flights: Flights, recorder: Recorder) -> None:
+    flight = flights.open(Exchange(status=0), "m", "m", metered=True)
+    flights.close(flight)
+    [record] = await records(recorder)
+    assert (record["ttfb_ms"], record["resp_content_type"], record["resp_status_code"]) == (None, "", 0)
+    assert "error_msg" not in record
+
+
+async def test_the_priority_is_told_where_there_is_one(flights: Flights, recorder: Recorder) -> None:
+    recorder.reconfigure(
+        loads("models: {m: {proxy: 'http://x'}}\nrouting: {scheduler: {settings: {fifo: {priority: {m: 7}}}}}")
+    )
+    land(flights)
+    land(flights, model="other")
+    newest, oldest = await records(recorder)
+    assert oldest["metadata"] == {"fifo_priority": "7"}
+    assert "metadata" not in newest
+
+
+async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
+    heard: list[Any] = []
+    recorder.on_row.append(lambda row: heard.append((row.model, row.output_tokens)))
+    recorder.on_recorded.append(heard.append)
+    land(flights, model="a")
+    land(flights, model="b")
+    await recorder.flush()
+    assert heard == [("a", 3), ("b", 3), 1, 2]
+
+
+async def test_it_records_by_itself(flights: Flights, recorder: Recorder) -> None:
+    recorded: list[int] = []
+    two, all_ = trio.Event(), trio.Event()
+
+    def hear(id: int) -> None:
+        recorded.append(id)
+        if id == 2:
+            two.set()
+        if id == 3:
+            all_.set()
+
+    recorder.on_recorded.append(hear)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(recorder.run)
+        with trio.fail_after(5):
+            land(flights)
+            land(flights, {"usage": {"completion_tokens": 1}, "pad": "x" * 50_000})
+            await two.wait()
+            land(flights)
+            await all_.wait()
+        nursery.cancel_scope.cancel()
+    assert recorded == [1, 2, 3]
+
+
+async def test_an_answer_that_breaks_the_reader_breaks_nothing_else(flights: Flights, recorder: Recorder) -> None:
+    recorder._read = lambda answer: read(answer) if answer.status == 200 else 1 / 0  # type: ignore[assignment,return-value]
+    land(flights, status=500)
+    land(flights)
+    assert [record["tokens"]["output_tokens"] for record in await records(recorder)] == [3, -1]
+
+
+async def test_much_at_once_is_read_at_once_and_too_much_is_missed(
+    flights: Flights, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(activity, "HELD_BYTES", 5_000)
+    monkeypatch.setattr(activity, "MOST_HELD_BYTES", 10_000)
+    monkeypatch.setattr(activity, "BATCH_S", 3600)
+    done = trio.Event()
+    recorder.on_recorded.append(lambda id: done.set() if id == 2 else None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(recorder.run)
+        for _ in range(4):
+            land(flights, body=b"x" * 4_000)
+        with trio.fail_after(5):
+            await done.wait()
+        nursery.cancel_scope.cancel()
+    assert len(await records(recorder)) == 2
+    assert "2 requests went unrecorded" in caplog.text
+    land(flights, body=b"x" * 20_000)
+    assert len(await records(recorder)) == 3, "one alone is never too much"
+    assert recorder._held_bytes == 0
+
+
+async def test_closing_records_the_rest(flights: Flights, tmp_path: Path) -> None:
+    file = str(tmp_path / "x.db")
+    Recorder(flights, Store(file), read).close()
+    recorder = Recorder(flights, Store(file), read)
+    land(flights)
+    recorder.close()
+    again = Recorder(Flights(), Store(file), read)
+    assert [record["model"] for record in await records(again)] == ["m"]
+    again.close()
+
+
+async def test_the_older_list(flights: Flights, recorder: Recorder) -> None:
+    recorder.listed = 2
+    for _ in range(3):
+        land(flights)
+    found = await recorder.metrics()
+    assert [record["id"] for record in found] == [2, 3]
+    assert set(found[0]) == {
+        *("id", "timestamp", "model", "cache_tokens", "input_tokens", "output_tokens"),
+        *("prompt_per_second", "tokens_per_second", "duration_ms"),
+    }
+
+
+def decoded(text: object) -> bytes:
+    return base64.b64decode(str(text))
+
+
+async def test_a_capture_without_its_secrets(flights: Flights, recorder: Recorder) -> None:
+    land(flights, body=b'{"model":"m","messages":[]}')
+    found = await recorder.capture(1)
+    assert found is not None
+    assert decoded(found.pop("req_body")) == b'{"model":"m","messages":[]}'
+    assert json.loads(decoded(found.pop("resp_body"))) == {"usage": {"prompt_tokens": 12, "completion_tokens": 3}}
+    assert found == {
+        "id": 1,
+        "req_path": "/v1/chat/completions",
+        "req_headers": {"Host": "localhost", "X-Api-Key": "[REDACTED]"},
+        "resp_headers": {"Content-Type": "application/json", "Set-Cookie": "[REDACTED]"},
+    }
+    kept = recorder.captures.get(1)
+    assert kept is not None and b"secret" not in repr((kept.request_headers, kept.response_headers)).encode()
+    assert await recorder.capture(2) is None
+
+
+async def test_large_captures_are_packed(flights: Flights, recorder: Recorder) -> None:
+    answer = b'{"usage":{"completion_tokens":3}}' + b" " * 100_000
+    land(flights, answer, body=b"y" * 50_000)
+    await recorder.flush()
+    before = recorder.captures.size_bytes
+    await recorder._pack()
+    assert recorder.captures.size_bytes < before / 10
+    found = await recorder.capture(1)
+    assert found is not None
+    assert (decoded(found["req_body"]), decoded(found["resp_body"])) == (b"y" * 50_000, answer)
+
+
+async def test_the_oldest_captures_make_room(flights: Flights, recorder: Recorder) -> None:
+    for _ in range(10):
+        land(flights, body=b"x" * 200_000)
+    found = await records(recorder)
+    assert [record["has_capture"] for record in found] == [True] * 5 + [False] * 5
+    assert recorder.captures.size_bytes <= recorder.captures.limit_bytes
+    recorder.reconfigure(loads("captureBuffer: 0.5"))
+    assert len(recorder.captures) == 2
+    recorder.reconfigure(loads("captureBuffer: 0"))
+    land(flights)
+    assert not any(record["has_capture"] for record in await records(recorder))
+    assert recorder.captures.size_bytes == 0
+    assert flights.keep_bytes == HEAD_BYTES
+
+
+async def test_what_is_too_long_is_cut(flights: Flights, recorder: Recorder) -> None:
+    most = recorder.captures.limit_bytes // 4
+    assert flights.keep_bytes == most
+    land(flights, b"[" + b"1," * most, body=b"x" * (most + 1))
+    found = await recorder.capture(1)
+    assert found is not None and found["truncated"] is True
+    assert len(decoded(found["req_body"])) == len(decoded(found["resp_body"])) == most
+    flight = fly(flights, b"a" * most)
+    flight.add(b"b" * 200_000)
+    flights.close(flight)
+    found = await recorder.capture(2)
+    assert found is not None and found["truncated"] is True
+    assert decoded(found["resp_body"]) == b"a" * most
+
+
+@pytest.mark.parametrize(
+    ("options", "request_kept", "answer_kept"),
+    [
+        ({}, True, True),
+        ({"status": 500}, True, False),
+        ({"path": "/v1/audio/speech", "content_type": "audio/mpeg"}, True, False),
+        ({"path": "/v1/audio/transcriptions"}, False, True),
+        ({"path": "/v1/images/generations"}, True, False),
+        ({"path": "/upstream/m/v1/images/edits"}, False, False),
+        ({"path": "/sdapi/v1/txt2img"}, True, False),
+        ({"path": "/sdapi/v1/img2img"}, False, False),
+        ({"content_type": "image/png"}, True, False),
+    ],
+)
+async def test_media_are_left_out(
+    flights: Flights, recorder: Recorder, options: dict[str, Any], request_kept: bool, answer_kept: bool
+) -> None:
+    land(flights, **options)
+    found = await recorder.capture(1)
+    assert found is not None
+    assert bool(found["req_body"]) is request_kept
+    assert bool(found["resp_body"]) is answer_kept
+
+
+async def test_framing_and_compression_are_taken_off(flights: Flights, recorder: Recorder) -> None:
+    flight = fly(flights, b"5\r\nhello\r\n0\r\n\r\n")
+    flight.chunked = True
+    flights.close(flight)
+    flight = fly(flights, b"no gzip at all")
+    flight.response_headers = [(b"Content-Encoding", b"gzip")]
+    flights.close(flight)
+    first, second = await recorder.capture(1), await recorder.capture(2)
+    assert first is not None and decoded(first["resp_body"]) == b"hello"
+    assert second is not None and decoded(second["resp_body"]) == b"no gzip at all"
+    assert second["resp_headers"] == {"Content-Encoding": "gzip"}
+
+
+async def test_many_at_a_time_keep_less_each(flights: Flights, recorder: Recorder) -> None:
+    recorder.reconfigure(loads("captureBuffer: 100"))
+    await recorder.flush()
+    assert flights.keep_bytes == 1 << 20
+    crowd = [fly(flights) for _ in range(100)]
+    await recorder.flush()
+    assert flights.keep_bytes == (32 << 20) // 101
+    for flight in crowd:
+        flights.close(flight)
