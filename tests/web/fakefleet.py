@@ -103,6 +103,7 @@ class World:
     logs: Logs
     flights: Flights
     stopping: trio.Event
+    state: AppState
     trust: ssl.SSLContext | None = None
     clients: list[H1Client | H2Client] = field(default_factory=list)
     """Closed at the end."""
@@ -194,7 +195,8 @@ async def a_world(
             else:
                 front.close()
                 port = await nursery.start(_hypercorn, app)
-            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, relay.flights, stopping, trust)
+            flights = relay.flights
+            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, flights, stopping, state, trust)
             try:
                 yield world
             finally:

@@ -28,7 +28,7 @@ log = logging.getLogger("llamaswap.web")
 BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-swap
 BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
-ROWS_TOLD = 100  # of those stored together; at such a rate nobody can follow each of them
+ROWS_TOLD = 50  # of those stored together; at such a rate nobody can follow each of them
 
 
 class LogSource:
