@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 BOTH = ["front", "asgi"]
 """Our own listener, and Hypercorn alone with the ASGI middleware."""
