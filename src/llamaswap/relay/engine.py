@@ -37,10 +37,11 @@ class Engine:
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call it whenever `fd` can be read or has ended, until `forget`. It must not raise; one per descriptor.
 
-        A closed descriptor must be forgotten before it is closed.
+        A closed descriptor must be forgotten before it is closed. Later than the end of `run` nothing is called:
+        whoever waits then is about to be cancelled.
         """
-        assert self._epoll is not None
-        self._epoll.register(fd, select.EPOLLIN)
+        if self._epoll is not None:
+            self._epoll.register(fd, select.EPOLLIN)
         self._callbacks[fd] = callback
 
     def swap(self, fd: int, callback: Callable[[], None]) -> None:

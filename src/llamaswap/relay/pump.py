@@ -334,11 +334,13 @@ class Attempt:
         return LoadingFrames.failed(BadGateway(f"{self._upstream.model.id} answered {self._error_status}{said}"))
 
     def _without_newlines(self, data: bytes) -> bytes:
-        """The end of a chunked body; the parser overlooks empty lines behind it, which are not the client's."""
-        if data[-5:-4] in (b"\r", b"\n"):
-            self._reusable = False
-            return data.rstrip(b"\r\n") + b"\r\n\r\n"
-        return data
+        """The end of a chunked body, as the parser was last fed with it; empty lines behind it are not the client's."""
+        assert self._parser is not None
+        behind = self._parser.behind
+        if not behind:
+            return data
+        self._reusable = False
+        return data[:-behind]
 
     async def _ended_well(self) -> bool:
         """Whether a response that its connection's end completes was not cut off by a crash."""

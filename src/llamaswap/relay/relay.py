@@ -103,7 +103,7 @@ class Relay:
         try:
             parsed = filters.parse(raw)
             model = self._catalogue.get(parsed.model)
-            if model is None or model.timeouts.response_header_s > 0:
+            if model is None or model.timeouts.response_header_s > 0 or len(raw) > self._config.max_request_body_bytes:
                 return None
             body = filters.apply(raw, parsed, model, parsed.model)
         except SwapError:
@@ -141,18 +141,19 @@ class Relay:
         Raises as `handle` does. Cancel-safe: nothing stays behind.
         """
         ex, lease = ride.exchange, ride.lease
-        if not ex.started and not ride.received:
+        try:
+            if ex.started or ride.received:
+                ex.watch()
+                attempt = Attempt(ex, lease.upstream, self._pool, ride.connection, [])
+                if ex.started:
+                    await attempt.carry_on(ride)
+                    return
+                if await attempt.carry(ride.received) is Outcome.DONE:
+                    return
+                # An interim response, and then the end.
             await self._forward(
                 ex, ride.model, ride.target, [ride.body], identity=True, loading=ride.loading, unanswered=ride
             )
-            return
-        ex.watch()
-        attempt = Attempt(ex, lease.upstream, self._pool, ride.connection, [])
-        try:
-            if ex.started:
-                await attempt.carry_on(ride)
-            else:
-                await attempt.carry(ride.received)
         finally:
             lease.release()
 

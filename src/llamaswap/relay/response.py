@@ -6,6 +6,8 @@ parsing it costs more than all else that happens to a short answer.
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 HOP_BY_HOP = frozenset(
@@ -16,6 +18,9 @@ TELLING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"c
 NOT_FORWARDED = HOP_BY_HOP | {b"content-length"}  # which comes back where it frames what the client gets
 KNOWN_LIMIT, KNOWN_BYTES = 256, 2048  # heads remembered, and the longest of them
 DATE_BYTES = 29  # as RFC 9110, 5.6.7 has it: Sun, 06 Nov 1994 08:49:37 GMT
+_date_line = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT\r\n").match
+_NEWLINES = b"\r\n"
+STRAY_BYTES = 64  # newlines by themselves that are looked at one by one; they come where an end was cut in two
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 Header = tuple[bytes, bytes]
@@ -65,11 +70,9 @@ class Answer:
             lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)]
             lines += [b"%b: %b\r\n" % field for field in self.headers]
             head = b"".join(lines)
-            if self._date:
-                before, _, after = head.partition(self._date)
-                self._mould += (before, after)
-            else:
-                self._mould += (head, b"")
+            # Behind its own name: another header may carry the same date.
+            at = head.lower().find(b"\r\ndate: ") + 8 if self._date else len(head)
+            self._mould += (head[:at], head[at + len(self._date) :])
         before, after = self._mould
         if self.chunked:
             return b"%b%b%bTransfer-Encoding: chunked\r\n\r\n" % (before, self._date, after)
@@ -102,8 +105,9 @@ def read_answer(raw: bytes) -> Answer:
     if known is not None:
         return known.again(date, length)
     answer = _parse(raw)
-    answer._date = date
-    if key and (length >= 0) == (answer.length >= 0):
+    dates = [value for name, value in answer.headers if name.lower() == b"date"]
+    if key and (length >= 0) == (answer.length >= 0) and dates == ([date] if date else []):
+        answer._date = date
         if len(_known) >= KNOWN_LIMIT:
             _known.clear()
         _known[key] = answer
@@ -123,7 +127,7 @@ def _stripped(raw: bytes) -> tuple[bytes, bytes, int]:
         at = raw.find(b"\r\ndate: ")
     if at >= 0:
         end = at + 8 + DATE_BYTES
-        if raw[end : end + 2] != b"\r\n":
+        if not _date_line(raw, at + 8):  # what is left out of the key must not hide another header
             return b"", b"", -1
         date = raw[at + 8 : end]
         raw = raw[: at + 8] + raw[end:]
@@ -190,6 +194,8 @@ class ChunkParser:
 
     def __init__(self) -> None:
         self.complete = False
+        self.behind = 0
+        """How many bytes of the last `feed` are empty lines behind the end; the client must not get them."""
         self.begun = 0
         self.parts: list[bytes] = []
         self.parser = httptools.HttpResponseParser(self)
@@ -206,6 +212,18 @@ class ChunkParser:
 
     def feed(self, data: bytes) -> None:
         """Bytes of the body as they come. Raises Broken on bad chunks and on bytes behind the end."""
+        if data[:1] in _NEWLINES and len(data) <= STRAY_BYTES and not data.strip(_NEWLINES):
+            for at in range(len(data)):
+                if self.complete:
+                    self.behind = len(data) - at
+                    return
+                self._feed(data[at : at + 1])
+            return
+        self._feed(data)
+        if self.complete:
+            self.behind = max(0, len(data) - len(data.rstrip(_NEWLINES)) - 4)  # the end itself has two
+
+    def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

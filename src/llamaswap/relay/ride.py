@@ -83,7 +83,7 @@ class Ride:
                 parser = ChunkParser()
                 parser.feed(body)
                 complete = parser.complete
-                usual = answer.plain and not (complete and data[-5:-4] in (b"\r", b"\n"))
+                usual = answer.plain and not parser.behind
             else:
                 complete = True
                 usual = answer.plain and len(body) == answer.length
@@ -100,6 +100,8 @@ class Ride:
         flight = ex.flight
         if flight is not None:
             flight.response_headers = answer.headers
+            if not answer.chunked:
+                flight.response_headers = [*answer.headers, (b"Content-Length", b"%d" % answer.length)]
             flight.chunked = answer.chunked
             if body:
                 flight.add(body)
@@ -117,9 +119,8 @@ class Ride:
         if ex.flight is not None:
             ex.flight.add(data)
         if parser.complete:
-            if data[-5:-4] in (b"\r", b"\n"):
-                # Empty lines, which the parser overlooks, are no business of the client's.
-                self.unsent, self.spent = data.rstrip(b"\r\n") + b"\r\n\r\n", True
+            if parser.behind:
+                self.unsent, self.spent = data[: -parser.behind], True
                 return False
             self.complete = True
         return True

@@ -60,18 +60,26 @@ class Seat:
         """
         self._task = current_task()
         self._engine.watch(self._fd, self._on_client)
-        ride: Ride | None = await wait_task_rescheduled(self._abort)
+        try:
+            ride: Ride | None = await wait_task_rescheduled(self._abort)
+        finally:
+            self._drop()
         return ride
 
     def _abort(self, _: RaiseCancelT) -> Abort:
-        self._engine.forget(self._fd)
-        self._drop()
+        self._forget()
         return Abort.SUCCEEDED
 
     def _wake(self, result: outcome.Value[Ride | None] | outcome.Error) -> None:
-        self._engine.forget(self._fd)
+        self._forget()
         assert self._task is not None
         reschedule(self._task, result)
+
+    def _forget(self) -> None:
+        """Nothing is called any more."""
+        self._engine.forget(self._fd)
+        if self._ride is not None:
+            self._engine.forget(self._ride.connection.sock.fileno())
 
     def _on_client(self) -> None:
         try:
@@ -83,20 +91,18 @@ class Seat:
         if self._ride is not None:
             self._meanwhile(data)
             return
-        if data:
-            try:
-                if self._depart(data):
-                    return
-            except Exception as error:
-                self._fail(error)
+        try:
+            if data and self._depart(data):
                 return
-            self._connection.buffer += data
+        except Exception as error:
+            self._fail(error)
+            return
+        self._connection.buffer += data
         self._wake(outcome.Value(None))
 
     def _meanwhile(self, data: bytes) -> None:
         """Something came from the client before it had its answer."""
         if not data:
-            self._drop()
             self._wake(outcome.Error(ClientGone()))
             return
         buffer = self._connection.buffer
@@ -139,6 +145,7 @@ class Seat:
             sent = self._send(wire)
             if sent < len(wire):
                 ride.unsent = wire[sent:]
+                ride.exchange.bytes_sent -= len(ride.unsent)  # counted when it goes
                 self._hand_over(ride)
             elif ride.complete:
                 self._arrive(ride)
@@ -175,13 +182,11 @@ class Seat:
             self._fail(error)
 
     def _hand_over(self, ride: Ride) -> None:
-        self._ride = None
-        self._engine.forget(ride.connection.sock.fileno())
         self._wake(outcome.Value(ride))
+        self._ride = None
 
     def _fail(self, error: Exception) -> None:
         """The client's socket is broken. Or this is a bug, which is its connection's then, not everybody's."""
-        self._drop()
         self._wake(outcome.Error(ClientGone() if isinstance(error, OSError) else error))
 
     def _send(self, data: bytes) -> int:
@@ -210,6 +215,5 @@ class Seat:
         """The request under way, if there is one, is over without its answer."""
         ride, self._ride = self._ride, None
         if ride is not None:
-            self._engine.forget(ride.connection.sock.fileno())
             ride.drop()
             self._departures.settle(ride.exchange, gone=True)
