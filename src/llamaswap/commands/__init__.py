@@ -2,5 +2,5 @@
 
 `spec` holds the table that the parser, the help and the shell completions are made of. Every command is a function
 of its parsed options that returns the exit status. Modules here are imported with the command line, so what is slow
-to import (httpx, the configuration) is imported where it is used.
+to import (the configuration) is imported where it is used.
 """

@@ -1,6 +1,7 @@
 """A running server, asked over HTTP: where it is, the key it wants, and what went wrong in words.
 
-httpx is imported with the first request. Proxy settings of the environment are ignored: the server is on
+Over http.client, because it is there at once: httpx (which brings Trio with it) would double the time that a
+command takes, and Tab in a shell waits for one. Proxy settings of the environment are ignored: the server is on
 this machine or near it.
 """
 
@@ -10,22 +11,25 @@ import argparse
 import contextlib
 import json
 import os
-import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from llamaswap import __version__
 
 if TYPE_CHECKING:
-    import httpx
+    import socket
+    import ssl
+    from http.client import HTTPConnection, HTTPResponse
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 DEFAULT_PORT = 8080
 CONNECT_S = 5.0  # a server near by accepts at once, or is not there
 ANSWER_S = 10.0  # control routes answer within milliseconds; this is for a machine that swaps
+
+PIECE_BYTES = 65536
 
 OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED, PIPE_BROKEN = 130, 141
@@ -99,7 +103,8 @@ class Server:
         self._key = read_key(options.api_key_file, environ)
         self._timeout_s: float | None = options.timeout
         self._tls = self._context(options) if self.url.startswith("https:") else None
-        self._client: httpx.Client | None = None
+        self._connection: HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._answered = False
         """Whether there was an answer, and it is HTTP."""
 
@@ -107,19 +112,18 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
+        self._close()
 
     def get(self, path: str, query: Query = ()) -> bytes:
         """The body of the answer."""
-        return self._ask("GET", path, query).content
+        return self._ask("GET", path, query)
 
     def get_json(self, path: str, query: Query = ()) -> Any:
         return self.parse(self.get(path, query))
 
     def post(self, path: str, query: Query = (), *, patient: bool = False) -> bytes:
         """The body of the answer. `patient`: it takes as long as a model does."""
-        return self._ask("POST", path, query, patient=patient).content
+        return self._ask("POST", path, query, patient=patient)
 
     def parse(self, body: bytes) -> Any:
         """The JSON object in an answer."""
@@ -144,48 +148,56 @@ class Server:
     @contextlib.contextmanager
     def stream(self, path: str, query: Query = ()) -> Iterator[Iterator[bytes]]:
         """The pieces of an answer as they come; waits between them for ever."""
-        import httpx
-
         with self._telling():
-            timeout = httpx.Timeout(self._timeout_s or ANSWER_S, connect=self._connect_s(), read=None)
-            with self._http().stream("GET", self.url + path, params=list(query), timeout=timeout) as answer:
-                self._answered = True
-                if answer.status_code != 200:
-                    answer.read()
-                    self._refused(answer)
-                yield answer.iter_bytes()
+            answer = self._send("GET", path, query, self._timeout_s or ANSWER_S)
+            if answer.status != 200:
+                self._refused(path, answer.status, answer.read())
+            assert self._socket is not None
+            self._socket.settimeout(None)
+            yield iter(lambda: answer.read1(PIECE_BYTES), b"")
 
     # -- inside
 
-    def _ask(self, method: str, path: str, query: Query, *, patient: bool = False) -> httpx.Response:
-        import httpx
-
+    def _ask(self, method: str, path: str, query: Query, *, patient: bool = False) -> bytes:
         with self._telling():
-            read_s = self._timeout_s or (None if patient else ANSWER_S)
-            timeout = httpx.Timeout(read_s, connect=self._connect_s())
-            answer = self._http().request(method, self.url + path, params=list(query), timeout=timeout)
+            answer = self._send(method, path, query, self._timeout_s or (None if patient else ANSWER_S))
+            body = answer.read()
+        if answer.status >= 300:
+            self._refused(path, answer.status, body)
+        return body
+
+    def _send(self, method: str, path: str, query: Query, wait_s: float | None) -> HTTPResponse:
+        from http.client import HTTPConnection, HTTPSConnection
+
+        self._close()
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        connect_s = min(CONNECT_S, self._timeout_s or CONNECT_S)
+        if self._tls is not None:
+            self._connection = HTTPSConnection(parts.hostname, parts.port, timeout=connect_s, context=self._tls)
+        else:
+            self._connection = HTTPConnection(parts.hostname, parts.port, timeout=connect_s)
+        self._connection.connect()
+        self._socket = self._connection.sock  # which the connection forgets when an answer is the last on it
+        self._socket.settimeout(wait_s)
+        headers = {"User-Agent": f"llamaswap/{__version__}", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}".encode().decode("latin-1")
+        target = quote(parts.path, safe="/%") + path + (f"?{urlencode(query)}" if query else "")
+        self._connection.request(method, target, headers=headers)
+        answer = self._connection.getresponse()
         self._answered = True
-        if answer.status_code >= 300:
-            self._refused(answer)
         return answer
 
-    def _connect_s(self) -> float:
-        return min(CONNECT_S, self._timeout_s or CONNECT_S)
-
-    def _http(self) -> httpx.Client:
-        if self._client is None:
-            import httpx
-
-            headers = {b"User-Agent": b"llamaswap/" + __version__.encode(), b"Accept": b"application/json"}
-            if self._key:
-                headers[b"Authorization"] = b"Bearer " + self._key.encode()
-            # Without TLS an empty context, which trusts nobody: reading the list of authorities takes 20 ms.
-            context = self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._client = httpx.Client(trust_env=False, headers=headers, verify=context)
-        return self._client
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._socket = None
 
     @staticmethod
     def _context(options: argparse.Namespace) -> ssl.SSLContext:
+        import ssl
+
         try:
             context = ssl.create_default_context(cafile=options.ca_file)
         except OSError as error:
@@ -198,52 +210,56 @@ class Server:
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
-        """What httpx raises becomes what the user has to know."""
-        import httpx
+        """What goes wrong on the way becomes what the user has to know."""
+        from http.client import HTTPException
 
         try:
             yield
-        except httpx.TimeoutException as error:
-            raise CommandError(f"{self.url} does not answer in time", UNREACHABLE) from error
-        except httpx.ConnectError as error:
+        except BrokenPipeError:
+            if self._answered:
+                raise  # of our own output: whoever follows a log writes while it comes
+            raise CommandError(self._why_not(BrokenPipeError("broken off")), UNREACHABLE) from None
+        except UnicodeError as error:
+            raise CommandError(f"{self.url} is no server's address: no such host name", USAGE) from error
+        except (OSError, HTTPException) as error:
             raise CommandError(self._why_not(error), UNREACHABLE) from error
-        except httpx.InvalidURL as error:
-            raise CommandError(f"{self.url} is no server's address: {error}", USAGE) from error
-        except httpx.HTTPError as error:
-            hint = "" if self._tls or self._answered else "; does it want https?"
-            raise CommandError(f"the connection to {self.url} broke ({error}){hint}", UNREACHABLE) from error
 
-    def _why_not(self, error: BaseException) -> str:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return (
-                    f"the certificate of {self.url} is not trusted: {cause.verify_message}; "
-                    "name its authority with --ca-file, or use --insecure"
-                )
-            if isinstance(cause, ssl.SSLError):
-                return f"{self.url} speaks no TLS; is it http?"
-            if isinstance(cause, ConnectionRefusedError):
-                return (
-                    f"nothing listens on {self.url}; start it with: llamaswap --config config.yaml, "
-                    "or say where it is with --server or LLAMASWAP_SERVER"
-                )
-            cause = cause.__cause__ or cause.__context__
-        return f"cannot reach {self.url}: {error}"
+    def _why_not(self, error: Exception) -> str:
+        import ssl
 
-    def _refused(self, answer: httpx.Response) -> NoReturn:
+        if isinstance(error, TimeoutError):
+            return f"{self.url} does not answer in time"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of {self.url} is not trusted: {error.verify_message}; "
+                "name its authority with --ca-file, or use --insecure"
+            )
+        if isinstance(error, ssl.SSLError) and not self._answered:
+            return f"{self.url} speaks no TLS; is it http?"
+        if isinstance(error, ConnectionRefusedError):
+            return (
+                f"nothing listens on {self.url}; start it with: llamaswap --config config.yaml, "
+                "or say where it is with --server or LLAMASWAP_SERVER"
+            )
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        if self._socket is None:
+            return f"cannot reach {self.url}: {reason}"
+        hint = "" if self._tls or self._answered else "; does it want https?"
+        return f"the connection to {self.url} broke: {reason}{hint}"
+
+    def _refused(self, path: str, status: int, body: bytes) -> NoReturn:
         """An answer that says no, in its own words."""
         try:
-            said = json.loads(answer.content)["error"]
+            said = json.loads(body)["error"]
             message, code = str(said["message"]), str(said["code"])
         except (ValueError, KeyError, TypeError):
-            self._stranger(f" (it answers {answer.status_code})")
-        if answer.status_code == 401:
+            self._stranger(f" (it answers {status})")
+        if status == 401:
             if self._key:
                 raise CommandError(f"{self.url} does not accept this API key")
             raise CommandError(f"{self.url} wants an API key: set LLAMASWAP_API_KEY, or name its file: --api-key-file")
         if code == "not_found" and message.startswith("404 page"):
-            raise CommandError(f"the llamaswap on {self.url} is older and does not know {answer.request.url.path}")
+            raise CommandError(f"the llamaswap on {self.url} is older and does not know {path}")
         raise CommandError(message)
 
     def _stranger(self, more: str = "") -> NoReturn:
