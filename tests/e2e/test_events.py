@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Call, Stage, one_test, request_bytes, shared_stage, until
+from harness import Call, Stage, one_test, request_bytes, shared_stage, stage, until
 
 MODELS = {"a": {"aliases": ["alpha"], "ttl": 300}, "b": {"name": "Model B"}}
 ORDER = ["logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight", "modelProgress"]
@@ -180,3 +181,12 @@ def test_a_model_that_crashes(on: Stage) -> None:
         until(lambda: by_id(on.get("/api/models").json["models"])["a"]["last_error"], "the crash is known")
         error = by_id(on.get("/api/models").json["models"])["a"]["last_error"]
         assert error["exit_code"] == -9 and "SIGKILL" in error["message"]
+
+
+def test_streams_end_with_the_server(pyz: Path, tmp_path: Path) -> None:
+    with stage(pyz, tmp_path, {"a": {}}) as on:
+        follower = Follower(on)
+        until(lambda: len(follower.all()) >= len(ORDER), "a snapshot")
+        on.signal(signal.SIGTERM)
+        assert follower.call.wait().complete, "an orderly end, not a broken stream"
+        on.ends(0)
