@@ -90,6 +90,7 @@ _FOLLOWING = (
 )
 _MOMENT = {"anyOf": [TIME, {"type": "string", "const": ""}]}  # empty: as if it were not there
 _NO_LOG = {400: "There is no such log, or `lines` is no number."}
+_NO_FILE = {404: "The server was started without a file."}
 _TEXT = about(TEXT, "Plain text.")
 _OK = {"type": "string", "const": "OK"}
 
@@ -265,6 +266,24 @@ OPERATIONS: tuple[Operation, ...] = (
         PROMETHEUS,
         also={503: "performance.disabled is set."},
         other_content={503: (PLAIN, TEXT)},
+    ),
+    Operation(
+        "get",
+        "/api/config",
+        "configuration",
+        "The file, and what it comes to",
+        named("Configuration"),
+        text="Secrets are left out.",
+        also=_NO_FILE,
+    ),
+    Operation(
+        "post",
+        "/api/config/reload",
+        "configuration",
+        "Read the file again",
+        named("Reload"),
+        text="Models whose settings are the same keep running. A file with errors changes nothing.",
+        also={400: "The file has errors; the message lists them.", **_NO_FILE},
     ),
     Operation("get", "/api/version", "server", "Version and build", named("Version")),
     Operation("get", "/health", "server", "Whether it runs", _OK, PLAIN, public=True, open=True),
