@@ -4,8 +4,9 @@
   request's end, so what comes after it is taken in and dropped.
 - A request line that is no ASCII ended the connection, the other streams of which may be other people's.
 - Connections ended without a word (idle ones), or in the middle of answers (after 1000 requests, at the end of
-  the program). Here they end by GOAWAY: no stream begins any more, those that are under way are finished,
-  and the client knows which requests it may send again.
+  the program). Here they end by GOAWAY: no stream begins any more, those that are under way are finished first,
+  and the client knows that what was refused was not begun. (GOAWAY while a stream is under way ends it for
+  clients made with Python's h2, httpx among them.)
 - A stream that the client or the app gave up was never forgotten, nor was its connection idle again; of the app's
   giving up the client heard nothing.
 """
@@ -50,16 +51,18 @@ class _Protocol(H2Protocol):
         super().__init__(*args)
         self.streams = _Streams()
         self.finished = trio.Event()
-        """After `leave`: the last answer is out."""
+        """After `refuse`: the last answer is out."""
         self._leaving = False
 
-    async def leave(self) -> None:
-        """Refuse new streams, and say so."""
+    def refuse(self) -> None:
+        """Let no stream begin any more."""
         self._leaving = True
-        # By hand: h2's own close_connection lets nothing be sent any more.
+        self._look_whether_finished()
+
+    async def say_goodbye(self) -> None:
+        """By hand: h2's own close_connection would not let it refuse anything any more."""
         frame = GoAwayFrame(0, last_stream_id=self.connection.highest_inbound_stream_id)
         await self.send(RawData(frame.serialize()))
-        self._look_whether_finished()
 
     def _look_whether_finished(self) -> None:
         if self._leaving and not self.streams and not self.stream_buffers:
@@ -152,7 +155,8 @@ class Http2Connection(TCPServer):
 
     async def _end(self, protocol: _Protocol) -> None:
         await first_of(self._stopping.wait, self._overdue.wait)
-        await protocol.leave()
+        protocol.refuse()
         await protocol.finished.wait()
+        await protocol.say_goodbye()
         await trio.sleep(LINGER_S)
         await self.stream.aclose()
