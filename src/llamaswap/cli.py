@@ -21,6 +21,7 @@ from llamaswap.commands.spec import Help, examples
 from llamaswap.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when needed: --version and --help should not wait for a server
+    from llamaswap.config import Place
     from llamaswap.server import Listener
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 8080, 8443
@@ -132,12 +133,16 @@ def run(options: argparse.Namespace) -> int:
     if options.demo:
         from llamaswap.demo import DEMO_CONFIG, demo_hint
 
-        config = configuration.loads(DEMO_CONFIG(), file="--demo")
+        place = None
+        sources: tuple[configuration.Source, ...] = (configuration.Source("--demo", DEMO_CONFIG()),)
     else:
-        config = configuration.load(config_path(options.config))
+        place = config_place(options.config, options.config_dir)
+        sources = tuple(place.read())
+    config = configuration.load_sources(sources)
 
     import trio
 
+    from llamaswap.reload import Origin
     from llamaswap.server import serve
 
     listener = listen(options)
@@ -146,11 +151,22 @@ def run(options: argparse.Namespace) -> int:
     log = logging.getLogger("llamaswap")
     for problem in config.warnings:
         log.warning("%s", problem)
-    if options.watch_config:
-        log.warning("--watch-config: this version does not reload; restart it to apply a new configuration")
     if options.demo:
         print(demo_hint(listener.url), flush=True)
-    return trio.run(serve, config, logs, listener)
+    return trio.run(serve, config, logs, listener, Origin(place, sources, options.watch_config))
+
+
+def config_place(file: str | None, directory: str | None) -> Place:
+    """What --config and --config-dir say. Raises UsageError if there is nothing to read."""
+    from llamaswap.config import Place
+
+    if directory is None:
+        return Place(config_path(file))
+    path = Path(directory)
+    if not path.is_dir():
+        what = "is a file; name it with --config" if path.exists() else "no such directory"
+        raise UsageError(f"--config-dir {path}: {what}")
+    return Place(None if file is None else config_path(file), path)
 
 
 def config_path(given: str | None) -> Path:

@@ -6,8 +6,8 @@ serve
 ├ app          Hypercorn's connections to the Quart-Trio app
 ├ front        listeners; a connection is a task, its lease and pump live in its scope
 ├ monitor      a look at the machine every few seconds
-├ preload      hooks.on_startup.preload
-└ signals      TERM and INT begin the shutdown, a second one ends it at once
+├ watch        --watch-config: reloads when the files change
+└ signals      HUP reloads; TERM and INT begin the shutdown, a second one ends it at once
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from llamaswap.config.settings import Config
-from llamaswap.errors import SwapError
 from llamaswap.observe.activity import Recorder
 from llamaswap.observe.captures import Captures
 from llamaswap.observe.keeper import Keeper, LogKeeper
-from llamaswap.observe.logs import Logs
+from llamaswap.observe.logs import Logs, setup_logging
 from llamaswap.observe.metrics import Metrics
 from llamaswap.observe.modellog import ModelLog
 from llamaswap.observe.store import Store
@@ -40,9 +39,10 @@ from llamaswap.relay.pool import Pool
 from llamaswap.relay.relay import Relay
 from llamaswap.relay.transport import Transport
 from llamaswap.relay.usage import read
+from llamaswap.reload import NOWHERE, Origin, Reloader, preload
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
-from llamaswap.upstream.fleet import Fleet, Lease
+from llamaswap.upstream.fleet import Fleet
 from llamaswap.web.dispatch import Dispatcher
 from llamaswap.web.front import Front
 
@@ -77,20 +77,20 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-async def serve(config: Config, logs: Logs, listener: Listener) -> int:
+async def serve(config: Config, logs: Logs, listener: Listener, origin: Origin = NOWHERE) -> int:
     """Run until a signal ends it; the process's exit status (0 after an orderly end).
 
-    Raises ConfigError if the store cannot be opened.
+    `origin` is what a reload reads. Raises ConfigError if the store cannot be opened.
     """
     store = Store(config.store_path, config.store_limits())
     try:
         with LogKeeper(store):
-            return await _serve(config, logs, listener, store)
+            return await _serve(config, logs, listener, store, origin)
     finally:
         store.close()
 
 
-async def _serve(config: Config, logs: Logs, listener: Listener, store: Store) -> int:
+async def _serve(config: Config, logs: Logs, listener: Listener, store: Store, origin: Origin) -> int:
     catalogue = Catalogue(config)
     fleet = Fleet(config, catalogue, logs)
     pool = Pool()
@@ -112,6 +112,13 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store) -
     fleet.observers.append(keeper)
     recorder = _recorder(config, relay, store, metrics)
     relay.flights.on_close.append(metrics.finished)
+    reloader = Reloader(origin, config, fleet)
+    reloader.on_apply(lambda config, _: setup_logging(config, logs))
+    reloader.on_apply(relay.apply)
+    reloader.on_apply(lambda config, _: dispatcher.apply(config))
+    reloader.on_apply(lambda config, _: recorder.reconfigure(config))
+    reloader.on_apply(lambda config, _: metrics.configure(config.models))
+    reloader.on_apply(lambda config, _: _warn_if_open(config, listener))
     status = 0
     # Trio raises again what nobody has read when the receiver closes: a third signal must not decide the status.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -130,20 +137,21 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store) -
             )
             await tree.start(front.run)
             log.info("llamaswap listens on %s", listener.url)
-            if listener.public and not config.api_keys:
-                log.warning("other machines can reach %s and no apiKeys are set: anyone may use it", listener.url)
+            _warn_if_open(config, listener)
             monitor = _monitor(config, fleet)
+            reloader.on_apply(lambda config, _: monitor.configure(config))
             tree.start_soon(monitor.run)
-            # Asked for in the order of the list, all before the first of them is waited for.
-            for lease in [fleet.submit(config.models[model_id]) for model_id in config.preload]:
-                tree.start_soon(_preload, lease)
+            for model_id in config.preload:
+                preload(fleet, config, model_id)
             # Listening already: the first client need not wait for what only the app's pages need.
-            await tree.start(app.run, config, catalogue, fleet, logs, dispatcher, monitor, metrics, model_log, recorder)
+            await tree.start(app.run, reloader, fleet, logs, dispatcher, monitor, metrics, model_log, recorder)
+            if origin.watched:
+                tree.start_soon(reloader.watch)
             _settle_memory()
             stops = 0
             async for number in signals:
                 if number == signal.SIGHUP:
-                    log.warning("SIGHUP: this version does not reload; restart it to apply a new configuration")
+                    tree.start_soon(reloader.reload, "SIGHUP")
                     continue
                 stops += 1
                 if stops > 1:
@@ -153,7 +161,7 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store) -
                 log.info("%s: shutting down", signal.Signals(number).name)
                 front.close()
                 stopping.set()
-                _hard_deadline(config, logs)
+                _hard_deadline(reloader.config, logs)
                 tree.start_soon(_wind_down, fleet, front, tree.cancel_scope)
             tree.cancel_scope.cancel()
     pool.close()
@@ -189,13 +197,9 @@ async def _wind_down(fleet: Fleet, front: Front, everything: trio.CancelScope) -
     everything.cancel()
 
 
-async def _preload(lease: Lease) -> None:
-    try:
-        await lease.wait()
-    except SwapError as error:
-        log.error("preload of %s failed: %s", lease.model, error)
-    finally:
-        lease.release()
+def _warn_if_open(config: Config, listener: Listener) -> None:
+    if listener.public and not config.api_keys:
+        log.warning("other machines can reach %s and no apiKeys are set: anyone may use it", listener.url)
 
 
 class _App:
@@ -215,8 +219,7 @@ class _App:
 
     async def run(
         self,
-        config: Config,
-        catalogue: Catalogue,
+        reloader: Reloader,
         fleet: Fleet,
         logs: Logs,
         dispatcher: Dispatcher,
@@ -234,8 +237,8 @@ class _App:
         from llamaswap.web.state import AppState
 
         state = AppState(
-            config=config,
-            catalogue=catalogue,
+            config=reloader.config,
+            catalogue=reloader.catalogue,
             fleet=fleet,
             logs=logs,
             stopping=self._stopping,
@@ -244,7 +247,10 @@ class _App:
             metrics=metrics,
             model_log=model_log,
             recorder=recorder,
+            reloader=reloader,
         )
+        reloader.on_apply(state.apply)
+        reloader.on_reload.append(state.hub.publish_reload)
         feed = Feed(state)
         app = create_app(state)
         app.asgi_app = RelayMiddleware(app.asgi_app, dispatcher)  # type: ignore[assignment]

@@ -15,13 +15,19 @@ MOST_LINES = 1_000_000  # more than a log remembers
 SERVE = (
     Flag(("--config",), f"configuration file (default: {DEFAULT_CONFIG})", "FILE", "files"),
     Flag(
+        ("--config-dir",),
+        "directory of configuration files: every *.yaml and *.yml in it, by name, after --config if that is given",
+        "DIR",
+        "files",
+    ),
+    Flag(
         ("--listen",),
         "host:port to listen on (default: 127.0.0.1:8080, with TLS 127.0.0.1:8443); :8080 is all interfaces",
         "ADDRESS",
     ),
     Flag(("--tls-cert-file",), "PEM certificate chain; serve HTTPS (needs --tls-key-file)", "FILE", "files"),
     Flag(("--tls-key-file",), "PEM private key of the certificate", "FILE", "files"),
-    Flag(("--watch-config",), "accepted; this version does not reload yet"),
+    Flag(("--watch-config",), "reload when the configuration changes; SIGHUP always does"),
     Flag(("--demo",), "run without a configuration: two stand-in models to try swapping with"),
     Flag(("--version",), "print the version and exit"),
     Flag(("--help",), "print this and exit"),

@@ -34,9 +34,6 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "global_ttl_s": "globalTTL",
         "unload_timeout_s": "unloadTimeout",
         "health_check_timeout_s": "healthCheckTimeout",
-        "store_path": "store.path",
-        "capture_buffer_bytes": "captureBuffer",
-        "session_id_headers": "ui.activity.session_id",
     }
 )
 """Field of Config -> its key in the file, for all but the models and the warnings."""

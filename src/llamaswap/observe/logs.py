@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -119,6 +119,11 @@ class LogMonitor:
         """Follow this log, what is remembered first unless `history` is False. Close it (`with`)."""
         return Subscription(self, history)
 
+    def close(self) -> None:
+        """Nothing more will be written: end those who follow it."""
+        for subscriber in self._subscribers[:]:
+            subscriber.close()
+
 
 class Logs:
     """All logs of the server, and the way to standard output.
@@ -148,6 +153,11 @@ class Logs:
         if monitor is None:
             monitor = self._models[model_id] = LogMonitor(self.upstream.write)
         return monitor
+
+    def retain(self, model_ids: Collection[str]) -> None:
+        """Forget the logs of all other models; who follows one of those is at its end."""
+        for model_id in self._models.keys() - set(model_ids):
+            self._models.pop(model_id).close()
 
     def get(self, name: str) -> LogMonitor | None:
         """`proxy`, `upstream`, or a model that has a log already; else None."""

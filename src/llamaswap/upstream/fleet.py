@@ -259,6 +259,7 @@ class Fleet:
             model = config.models.get(model_id)
             if model is not None and same_process(run.upstream.model, model):
                 run.adopt(model)
+        self._logs.retain({*config.models, *self._runs, *(run.upstream.model.id for run in self._leaving)})
         self._apply(self._scheduler.reconfigure(config, self._policy, trio.current_time()))
 
     def ports(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from llamaswap.errors import (
     render,
 )
 from llamaswap.relay.endpoints import allowed_methods
-from llamaswap.web import access, activity, control, events, logs, models, openapi, performance, ui
+from llamaswap.web import access, activity, config, control, events, logs, models, openapi, performance, ui
 from llamaswap.web.state import AppState
 
 log = logging.getLogger("llamaswap.web")
@@ -124,6 +124,7 @@ def create_app(state: AppState, *, ui_root: Traversable | None = None) -> QuartT
         performance.blueprint(state),
         openapi.blueprint(state),
         activity.blueprint(state),
+        config.blueprint(state),
         ui.blueprint(state, ui_root),
     ):
         app.register_blueprint(blueprint)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 from quart import Response, request
@@ -53,6 +53,18 @@ class FleetControl(Protocol):
         ...
 
 
+class ConfigControl(Protocol):
+    """What the control routes ask of `reload.Reloader`."""
+
+    async def show(self) -> dict[str, Any]:
+        """The answer of /api/config."""
+        ...
+
+    async def reload_now(self) -> dict[str, object]:
+        """Raises BadRequest that says what is wrong with the files."""
+        ...
+
+
 @dataclass(slots=True)
 class AppState:
     """Shared by all control routes; `server.py` makes it. Replaced in place on a reload."""
@@ -69,9 +81,16 @@ class AppState:
     monitor: Monitor = field(default_factory=Monitor)
     metrics: Metrics = field(default_factory=Metrics)
     recorder: Recorder = field(default_factory=lambda: Recorder(Flights(), Store(), read))
+    reloader: ConfigControl | None = None
+    """None: nothing to reload from."""
     version: str = __version__
     commit: str = COMMIT
     build_date: str = BUILD_DATE
+
+    def apply(self, config: Config, catalogue: Catalogue) -> None:
+        """From now on these models."""
+        self.config = config
+        self.catalogue = catalogue
 
     def states(self) -> dict[str, State]:
         """The lifecycle state of every model, by id; a model the fleet does not know is stopped."""
