@@ -1,16 +1,16 @@
 // Builds the UI into the Python package (or into $UI_OUT), with .br and .gz beside what is worth compressing.
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { build } from 'vite';
 
 const ui = fileURLToPath(new URL('..', import.meta.url));
-const out = resolve(process.env.UI_OUT ?? join(ui, '../src/llamaswap/_ui'));
+const target = resolve(process.env.UI_OUT ?? join(ui, '../src/llamaswap/_ui'));
+const out = mkdtempSync(join(tmpdir(), 'llamaswap-ui-')); // the target is not without a UI while this one is built
+process.on('exit', () => rmSync(out, { recursive: true, force: true }));
 const BUDGET_BYTES = 120 * 1024; // of gzipped JavaScript before the first lazy chunk
-
-mkdirSync(out, { recursive: true });
-for (const name of readdirSync(out)) if (name !== '.gitkeep') rmSync(join(out, name), { recursive: true });
 
 await build({ root: ui, logLevel: 'warn', build: { outDir: out, emptyOutDir: false } });
 
@@ -37,3 +37,7 @@ if (total > BUDGET_BYTES) {
   console.error(`that is more than the ${kb(BUDGET_BYTES)} agreed`);
   process.exit(1);
 }
+
+mkdirSync(target, { recursive: true });
+for (const name of readdirSync(target)) if (name !== '.gitkeep') rmSync(join(target, name), { recursive: true });
+cpSync(out, target, { recursive: true });

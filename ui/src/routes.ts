@@ -6,7 +6,7 @@ export interface PageProps {
   rest: string;
 }
 
-export interface Page {
+export interface Entry {
   /** The first part of the address after /ui/. */
   path: string;
   title: string;
@@ -19,7 +19,7 @@ export interface Page {
 }
 
 /** Every page, in the order of the navigation; the first is the home page. See docs/ui.md. */
-export const pages: readonly Page[] = [
+export const pages: readonly Entry[] = [
   {
     path: 'models',
     title: 'Models',
@@ -37,7 +37,7 @@ export const pages: readonly Page[] = [
 ];
 
 /** The page at this path, and what follows its own part; undefined if there is none. */
-export function pageAt(path: string): { page: Page; rest: string } | undefined {
+export function pageAt(path: string): { page: Entry; rest: string } | undefined {
   const slash = path.indexOf('/');
   const first = slash < 0 ? path : path.slice(0, slash);
   const rest = slash < 0 ? '' : path.slice(slash + 1);
