@@ -130,6 +130,17 @@ def test_load(server: FakeServer, shell: Shell) -> None:
     assert server.targets()[-1].endswith("/org/c:q4?wait=0")
 
 
+def test_a_terminal_shows_that_it_loads(server: FakeServer, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["POST /api/models/load/a"] = 200, {"model": "a", "state": "ready", "load_s": 1}
+    assert shell("load", "a") == 0 and shell.err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shell("load", "a") == 0 and shell.err == "a: loading\r\x1b[K"
+    monkeypatch.setenv("TERM", "dumb")
+    assert shell("load", "a") == 0 and shell.err == ""
+
+
 def test_a_model_that_does_not_load_does_not_keep_the_others(server: FakeServer, shell: Shell) -> None:
     server.answers["POST /api/models/load/bad"] = refusal(502, "exited with 3:\n| no such file", "start_failed")
     server.answers["POST /api/models/load/lost"] = refusal(404, "model 'lost' not found", "model_not_found")

@@ -18,7 +18,7 @@ SERVE = (
         ("--config-dir",),
         "directory of configuration files: every *.yaml and *.yml in it, by name, after --config if that is given",
         "DIR",
-        "files",
+        "directories",
     ),
     Flag(
         ("--listen",),

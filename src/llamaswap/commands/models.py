@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -79,7 +80,8 @@ def load(options: argparse.Namespace) -> int:
 
     def one(server: Server, model: str) -> None:
         begun = time.monotonic()
-        body = server.post(model_path("/api/models/load", model), query, patient=True)
+        with _meanwhile(f"{clean(model)}: loading"):
+            body = server.post(model_path("/api/models/load", model), query, patient=True)
         if options.json:
             print(body.decode("utf-8", "replace").rstrip("\n"), flush=True)
             return
@@ -105,6 +107,19 @@ def unload(options: argparse.Namespace) -> int:
         print(f"{clean(model)}: unloaded", flush=True)
 
     return _each(options, options.MODEL, one)
+
+
+@contextlib.contextmanager
+def _meanwhile(text: str) -> Iterator[None]:
+    """Says so on a terminal, as long as it lasts."""
+    shown = screen(sys.stderr).colour
+    if shown:
+        print(text, end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _each(options: argparse.Namespace, names: Iterable[str], act: Callable[[Server, str], None]) -> int:
