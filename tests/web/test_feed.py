@@ -16,9 +16,10 @@ from trio.testing import MockClock
 from llamaswap.config.settings import Capabilities, ModelConfig
 from llamaswap.observe.flights import Flight, Flights
 from llamaswap.observe.hub import BUFFER_EVENTS, Subscription
+from llamaswap.observe.logs import HISTORY_BYTES
 from llamaswap.observe.rows import Row, Tokens
 from llamaswap.routing.lifecycle import State
-from llamaswap.web.feed import LOG_PAUSE_S, REQUEST_PAUSE_S, Feed
+from llamaswap.web.feed import LOG_BYTES_PER_S, LOG_PAUSE_S, REQUEST_PAUSE_S, Feed
 from llamaswap.web.sources import ROWS_KEPT, ROWS_TOLD
 from llamaswap.web.state import AppState
 
@@ -177,6 +178,22 @@ async def test_a_flood_of_log_lines_is_bounded(autojump_clock: MockClock) -> Non
         text = (await rig.until("logData"))["data"]
         assert len(text) < 110_000
         assert text.startswith("[WARN] ") and text.endswith("line 99999\n")
+
+
+async def test_a_lasting_flood_is_told_in_part(autojump_clock: MockClock) -> None:
+    async with following() as rig, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            while True:
+                rig.proxy.write(b"%99d\n" % 0 * 1000)
+                await trio.sleep(0.1)
+
+        nursery.start_soon(write)
+        told, begun = 0, trio.current_time()
+        while trio.current_time() < begun + 20:
+            told += len((await rig.until("logData"))["data"])
+        nursery.cancel_scope.cancel()
+    assert told < 20 * LOG_BYTES_PER_S + 2 * HISTORY_BYTES
 
 
 async def test_who_comes_later_gets_no_line_twice(autojump_clock: MockClock) -> None:

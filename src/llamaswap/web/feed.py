@@ -18,6 +18,7 @@ from llamaswap.web.sources import ActivitySource, LogSource, RequestSource
 from llamaswap.web.state import AppState
 
 LOG_PAUSE_S = 0.1  # between two events of one log
+LOG_BYTES_PER_S = 128 << 10  # and longer after much text: a thousand lines a second are for nobody to read
 MODEL_PAUSE_S = 0.02  # between two events about models
 REQUEST_PAUSE_S = 0.05  # between two looks at what came and went: shorter requests are not told
 PROGRESS_PAUSE_S = 1.0
@@ -137,11 +138,12 @@ class Feed:
         self._flush_models()
         self._flush_requests()
 
-    def _flush_logs(self) -> None:
-        for log in self._logs:
-            event = log.news()
-            if event is not None:
-                self._hub.send(event)
+    def _flush_logs(self) -> int:
+        """How many bytes were told."""
+        events = [event for log in self._logs if (event := log.news()) is not None]
+        for event in events:
+            self._hub.send(event)
+        return sum(len(event.payload) for event in events)
 
     def _flush_models(self) -> None:
         if self._models_changed:
@@ -157,8 +159,8 @@ class Feed:
     async def _tell_logs(self) -> None:
         while True:
             await self._log_bell.wait()
-            self._flush_logs()
-            await trio.sleep(LOG_PAUSE_S)
+            told_bytes = self._flush_logs()
+            await trio.sleep(max(LOG_PAUSE_S, told_bytes / LOG_BYTES_PER_S))
 
     async def _tell_models(self) -> None:
         while True:
