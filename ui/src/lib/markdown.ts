@@ -65,7 +65,7 @@ const marked = new Marked({
   ],
 });
 
-/** A text that grows: what is drawn already keeps its identity, only the last block is read again. */
+/** A text that grows: what is drawn already keeps its identity, only the last two blocks are read again. */
 export class GrowingMarkdown {
   #source = '';
   #settled = 0; // characters of #source whose blocks will not change any more
@@ -80,12 +80,14 @@ export class GrowingMarkdown {
     }
     this.#source = source;
     const tokens = marked.lexer(source.slice(this.#settled));
-    const last = final ? tokens.length : tokens.findLastIndex((token) => token.type !== 'space');
-    for (const token of tokens.slice(0, Math.max(0, last))) {
+    // Two, for a "2" under a list is a paragraph until its dot comes, and then the list goes on.
+    const solid = tokens.flatMap((token, i) => (token.type === 'space' ? [] : [i]));
+    const open = final ? tokens.length : (solid.at(-2) ?? 0);
+    for (const token of tokens.slice(0, open)) {
       this.#settled += token.raw.length;
       this.#blocks.push(...blocksOf([token]));
     }
-    return [...this.#blocks, ...blocksOf(tokens.slice(Math.max(0, last)))];
+    return [...this.#blocks, ...blocksOf(tokens.slice(open))];
   }
 }
 
