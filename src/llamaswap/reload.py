@@ -165,8 +165,11 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload whenever the files change, until cancelled."""
-        if self.place is not None:
-            await Watch(self._files).run(self._changed)
+        if self.place is None:
+            return
+        where = " and ".join(str(path) for path in (self.place.file, self.place.directory) if path is not None)
+        log.info("--watch-config: reloading whenever %s changes", where)
+        await Watch(self._files).run(self._changed)
 
     async def _changed(self) -> None:
         await self.reload("the configuration has changed", if_changed=True)

@@ -59,7 +59,7 @@ def test_version_and_help(pyz: Path, tmp_path: Path, dashes: str) -> None:
     assert done.returncode == 0 and done.stdout.startswith("version: ") and ", built at " in done.stdout
     done = run(pyz, tmp_path, f"{dashes}help")
     assert done.returncode == 0
-    for flag in ("config", "listen", "tls-cert-file", "tls-key-file", "watch-config", "version", "demo"):
+    for flag in ("config", "config-dir", "listen", "tls-cert-file", "tls-key-file", "watch-config", "version", "demo"):
         assert f"--{flag}" in done.stdout
 
 
