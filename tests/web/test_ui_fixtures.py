@@ -18,6 +18,7 @@ from app_fixtures import FakeFleet, make_config, make_state
 from test_feed import Rig, following, opened
 from trio.testing import MockClock
 
+from llamaswap.config import Place, load_sources
 from llamaswap.config.settings import Capabilities, ModelConfig, Performance
 from llamaswap.errors import StartFailed
 from llamaswap.observe.activity import Recorder
@@ -25,12 +26,16 @@ from llamaswap.observe.captures import Captures
 from llamaswap.observe.flights import Flights
 from llamaswap.observe.gpu import Gpu
 from llamaswap.observe.hardware import Facts
+from llamaswap.observe.logs import Logs
 from llamaswap.observe.machine import Disk, Interface, System
 from llamaswap.observe.sample import ModelUse, Sample
 from llamaswap.observe.store import Store
 from llamaswap.observe.system import Monitor
 from llamaswap.relay.usage import read
+from llamaswap.reload import Origin, Reloader
+from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
+from llamaswap.upstream.fleet import Fleet
 from llamaswap.web.app import create_app
 from llamaswap.web.state import AppState
 
@@ -156,6 +161,37 @@ async def test_the_answers_of_one_who_remembers(autojump_clock: MockClock) -> No
     assert [row["resp_status_code"] for row in activity["data"]] == [502, 200]
     assert differences(await answered(state, "/api/metrics/stats?model=a"), examples("stats"), "stats") == []
     assert differences(await answered(state, "/api/captures/1"), examples("capture"), "capture") == []
+
+
+async def test_the_configuration_and_its_reloads(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("models: {a: {proxy: &p http://x, no: 1}, b: {proxy: *p}, c: {proxy: *p}}\n")
+    place = Place(file)
+    sources = tuple(place.read())
+    config = load_sources(sources)
+    fleet = Fleet(config, Catalogue(config), Logs(to_stdout="none"))
+    reloader = Reloader(Origin(place, sources), config, fleet)
+    state = replace(a_state(), reloader=reloader)
+    known = json.loads((FIXTURES / "events.json").read_text())["configReload"]
+
+    async def check() -> Any:
+        shown = await answered(state, "/api/config")
+        assert differences(shown, examples("config"), "config") == []
+        return shown
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(fleet.run)
+        assert (await check())["warnings"][0]["line"] == 1
+        file.write_text(
+            "startPort: 6000\nmodels: {a: {proxy: &p http://y}, b: {proxy: http://x, ttl: 9}, d: {proxy: *p}}\n"
+        )
+        assert differences(await answered(state, "/api/config/reload", "POST"), known, "reload") == []
+        assert (await check())["last_reload"]["added"] == ["d"]
+        file.write_text("models: {a: {proxy: http://x, ttl: ten}}\n")
+        refused = await reloader.reload("a test")
+        assert refused is not None and differences(refused.record(), known, "reload") == []
+        assert (await check())["errors"][0]["key"] == "models.a.ttl"
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_error() -> None:

@@ -19,14 +19,16 @@ const w = world((type, data) => {
 
 let config = readConfig(true);
 function readConfig(bad) {
-  const reload = { at: new Date(Date.now() - 60_000).toISOString(), ok: !bad, changed: bad ? [] : ['gemma-3-27b'], added: [], removed: [], unchanged: bad ? 0 : 8, restart_needed: bad ? [] : ['startPort'], errors: bad ? [{ file: 'config.yaml', line: 14, key: 'models.gemma-3-27b.ttl', message: 'must be a number of seconds, not "5 min"' }] : [] };
-  return {
+  const reload = { at: new Date(Date.now() - 60_000).toISOString(), ok: !bad, changed: bad ? [] : ['gemma-3-27b'], added: [], removed: [], updated: [], settings: bad ? [] : ['startPort'], unchanged: bad ? 0 : 8, restart_needed: bad ? [] : ['startPort'], errors: bad ? [{ file: 'config.yaml', line: 14, key: 'models.gemma-3-27b.ttl', message: 'must be a number of seconds, not "5 min"' }] : [] };
+  const answer = {
     path: '/etc/llamaswap/config.yaml', dir: null, loaded_at: new Date(Date.now() - 7_200_000).toISOString(), last_reload: reload,
     text: `# Models of the machine in the cellar.\nhealthCheckTimeout: 300\nlogLevel: info\napiKeys:\n  - "********"\n\nmacros:\n  server: llama-server --port \${PORT} -ngl 99\n\nmodels:\n  gemma-3-27b:\n    name: Gemma 3 27B\n    aliases: [gemma, vision]\n    ttl: ${bad ? '5 min' : '300'}\n    cmd: |\n      \${server}\n      -m /models/gemma-3-27b.gguf\n  bge-m3:\n    cmd: \${server} -m /models/bge-m3.gguf --embeddings\n    ttl: 0\n    sendloadingstate: true\n\ngroups:\n  always:\n    persistent: true\n    swap: false\n    members: [bge-m3]\n`,
     effective: { healthCheckTimeout: 300, logLevel: 'info', apiKeys: ['********'], models: { 'bge-m3': { cmd: 'llama-server --port 5800 -ngl 99 -m /models/bge-m3.gguf --embeddings', ttl: 0, aliases: [] }, 'gemma-3-27b': { cmd: 'llama-server --port 5801 -ngl 99\n-m /models/gemma-3-27b.gguf', aliases: ['gemma', 'vision'], ttl: 300 } }, groups: { always: { persistent: true, swap: false, members: ['bge-m3'] } } },
     warnings: [{ file: 'config.yaml', line: 21, key: 'models.bge-m3.sendloadingstate', message: 'is not known here and ignored; did you mean sendLoadingState?' }],
     errors: reload.errors,
   };
+  answer.files = [{ path: 'config.yaml', text: answer.text }, { path: 'more.yaml', text: '# nothing here yet\n' }];
+  return answer;
 }
 
 function json(response, value, status = 200) {

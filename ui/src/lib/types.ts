@@ -214,10 +214,15 @@ export type Problem = Infer<typeof problem>;
 export const reload = obj({
   at: str,
   ok: bool,
+  /** Models that drain and start anew with their next request. */
   changed: arr(str),
+  /** Models that have new settings without a new process. */
+  updated: arr(str),
   added: arr(str),
   removed: arr(str),
   unchanged: num,
+  /** Top-level keys that are others now, those included that need a restart. */
+  settings: arr(str),
   restart_needed: arr(str),
   errors: arr(problem),
 });
@@ -226,7 +231,10 @@ export type Reload = Infer<typeof reload>;
 export const configAnswer = obj({
   path: nul(str),
   dir: nul(str),
+  /** All files in one. */
   text: str,
+  /** As they were last read, whether they could be used or not. */
+  files: arr(obj({ path: str, text: str })),
   effective: rec(any),
   warnings: arr(problem),
   errors: arr(problem),
