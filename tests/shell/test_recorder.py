@@ -14,8 +14,7 @@ from flying import Exchange, fly, land
 
 from llamaswap.config import loads
 from llamaswap.config.settings import StoreLimits
-from llamaswap.observe import activity
-from llamaswap.observe.activity import BROKEN, LEFT, Recorder
+from llamaswap.observe.activity import BROKEN, LEFT, SLICE, Recorder
 from llamaswap.observe.captures import Captures
 from llamaswap.observe.flights import HEAD_BYTES, Flights
 from llamaswap.observe.store import Store
@@ -164,26 +163,13 @@ async def test_an_answer_that_breaks_the_reader_breaks_nothing_else(flights: Fli
     assert [record["tokens"]["output_tokens"] for record in await records(recorder)] == [3, -1]
 
 
-async def test_much_at_once_is_read_at_once_and_too_much_is_missed(
-    flights: Flights, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(activity, "HELD_BYTES", 5_000)
-    monkeypatch.setattr(activity, "MOST_HELD_BYTES", 10_000)
-    monkeypatch.setattr(activity, "BATCH_S", 3600)
-    done = trio.Event()
-    recorder.on_recorded.append(lambda id: done.set() if id == 2 else None)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(recorder.run)
-        for _ in range(4):
-            land(flights, body=b"x" * 4_000)
-        with trio.fail_after(5):
-            await done.wait()
-        nursery.cancel_scope.cancel()
-    assert len(await records(recorder)) == 2
-    assert "2 requests went unrecorded" in caplog.text
-    land(flights, body=b"x" * 20_000)
-    assert len(await records(recorder)) == 3, "one alone is never too much"
-    assert recorder._held_bytes == 0
+async def test_many_at_once_are_not_piled_up(flights: Flights, recorder: Recorder) -> None:
+    heard: list[object] = []
+    recorder.on_row.append(heard.append)
+    for _ in range(3 * SLICE + 1):
+        land(flights)
+    assert len(heard) == 3 * SLICE
+    assert len(await records(recorder, limit=999)) == 3 * SLICE + 1
 
 
 async def test_closing_records_the_rest(flights: Flights, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Every finished model request, remembered: what it was, how long it took, what it cost.
 
-On a request's way nothing happens but one append (`Recorder.closed`); what an answer says is read in batches, a
-little at a time, so that no request waits long for it.
+Answers are read a few at a time, after their clients have them; what comes of them is written by the store's task.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.observe.answer import Answer, answer_of
-from llamaswap.observe.captures import BODY_BYTES, Capture, Captures, pack_all
-from llamaswap.observe.flights import TAIL_BYTES, Flight, Flights
+from llamaswap.observe.captures import Capture, Captures, pack_all
+from llamaswap.observe.flights import Flight, Flights
 from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
 from llamaswap.observe.store import Store
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
@@ -25,10 +24,7 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 log = logging.getLogger("llamaswap.activity")
 
 BATCH_S = 0.08  # from a request's end until it is read; it is in the store a little later
-SLICE, SLICE_S = 16, 0.001  # answers read, and the time spent on it, without a pause for those who wait
-HELD_BYTES = 16 << 20  # of answers that wait to be read; then at once
-KEPT_BYTES = BODY_BYTES + TAIL_BYTES  # of one answer, at most
-MOST_HELD_BYTES = 256 << 20  # beyond, requests go unrecorded: the loop has not come to it for a long time
+SLICE = 16  # answers read at once: less than a millisecond
 ERROR_CHARS = 500  # of a message
 LEFT = "the client left before the answer was complete"
 BROKEN = "the answer broke off"
@@ -65,11 +61,7 @@ class Recorder:
         """Called with every finished request, stored or not."""
         self._read = read
         self._ended: deque[Flight] = deque()
-        self._held_bytes = 0
-        self._missed = 0
         self._wake = trio.Event()
-        self._hurry = trio.Event()
-        self._reading = trio.Lock()
         self._to_pack: list[Capture] = []
         flights.on_close.append(self.closed)
         flights.keep_bytes = self.captures.room(flights)
@@ -83,20 +75,19 @@ class Recorder:
         self.store.reconfigure(config.store_limits())
 
     def closed(self, flight: Flight) -> None:
-        """A request is over. On its way: appends, no more."""
+        """A request is over, its client has all of the answer.
+
+        Most calls append and no more; each SLICE-th reads what has come together. Reading soon costs a third of
+        reading everything later, when it has left the processor's caches.
+        """
         if not flight.metered:
             return
-        held = len(flight.body) + min(flight.received, KEPT_BYTES)
-        self._held_bytes += held
-        if not self._ended:
+        ended = self._ended
+        if not ended:
             self._wake.set()
-        elif self._held_bytes > HELD_BYTES:
-            if self._held_bytes > MOST_HELD_BYTES:
-                self._missed += 1
-                self._held_bytes -= held
-                return
-            self._hurry.set()
-        self._ended.append(flight)
+        ended.append(flight)
+        if len(ended) >= SLICE:
+            self._take()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record until cancelled; the store writes meanwhile."""
@@ -106,20 +97,18 @@ class Recorder:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                with trio.move_on_after(BATCH_S):
-                    await self._hurry.wait()
-                self._hurry = trio.Event()
-                await self._record()
+                await trio.sleep(BATCH_S)
+                self._take()
                 await self._pack()
 
     async def flush(self) -> None:
         """Until everything that has ended is stored. Cancel-safe."""
-        await self._record()
+        self._take()
         await self.store.flush()
 
     def close(self) -> None:
         """Record what is left and close the store. Blocks."""
-        self._take(len(self._ended))
+        self._take()
         self.store.close()
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
@@ -145,19 +134,6 @@ class Recorder:
         capture = self.captures.get(id)
         return await trio.to_thread.run_sync(capture.shown, id) if capture is not None else None
 
-    async def _record(self) -> None:
-        async with self._reading:
-            until = time.perf_counter() + SLICE_S
-            while self._ended:
-                self._take(SLICE)
-                if time.perf_counter() >= until:
-                    await trio.lowlevel.checkpoint()
-                    until = time.perf_counter() + SLICE_S
-            if self._missed:
-                log.warning("%d requests went unrecorded: too much ended at once", self._missed)
-                self._missed = 0
-            self.flights.keep_bytes = self.captures.room(self.flights)
-
     async def _pack(self) -> None:
         """Compress what is worth it among the new captures."""
         captures, self._to_pack = self._to_pack, []
@@ -165,14 +141,13 @@ class Recorder:
             for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
                 self.captures.packed(capture, request, answer)
 
-    def _take(self, count: int) -> None:
-        """Make rows of some of those that have ended."""
+    def _take(self) -> None:
+        """Make rows of those that have ended."""
         ended, read, captures, store = self._ended, self._read, self.captures, self.store
         capturing = captures.enabled
         clock_s = time.time() - time.monotonic()
-        for _ in range(min(count, len(ended))):
+        while ended:
             flight = ended.popleft()
-            self._held_bytes -= len(flight.body) + min(flight.received, KEPT_BYTES)
             answer = answer_of(flight)
             try:
                 tokens, error = read(answer)
@@ -183,6 +158,7 @@ class Recorder:
             for observer in self.on_row:
                 observer(row)
             store.add_row(row, captures.make(flight, answer) if capturing else None)
+        self.flights.keep_bytes = captures.room(self.flights)
 
     def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str, clock_s: float) -> Row:
         """`clock_s`: the time of day less the monotonic clock's."""
