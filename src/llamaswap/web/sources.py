@@ -27,6 +27,7 @@ log = logging.getLogger("llamaswap.web")
 
 BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-swap
 BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
+TOLD_PER_S = 1500  # of those events, to all followers together: many followers of many streams are told less often
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
 ROWS_TOLD = 50  # of those stored together; at such a rate nobody can follow each of them
 
@@ -157,7 +158,8 @@ class RequestSource:
     @property
     def pause_s(self) -> float | None:
         """Until their bytes are to be looked at again; None if there are no requests."""
-        return BYTES_PAUSE_S + BYTES_COST_S * len(self._shown) if self._shown else None
+        count = len(self._shown)
+        return BYTES_PAUSE_S + count * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S) if count else None
 
     def news(self) -> Event | None:
         """Who came and went, and how far the others have come, if that is due."""
