@@ -20,6 +20,7 @@ from llamaswap.errors import ConfigError
 from llamaswap.observe import store as store_module
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store import Store, StoreFailed
+from llamaswap.observe.store_file import AT_ONCE
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
 from llamaswap.observe.store_schema import APPLICATION_ID, MIGRATIONS, migrate
 
@@ -79,11 +80,12 @@ async def test_what_goes_in_comes_out(where: str) -> None:
 
 
 async def test_more_rows_than_one_statement_takes(where: str) -> None:
+    many = 2 * AT_ONCE + 5
     with opened(where) as store:
-        for number in range(100):
+        for number in range(many):
             store.add_row(row(duration_ms=number))
-        found = await store.read(latest, 1000)
-        assert [(id, kept.duration_ms) for id, kept in found] == [(n + 1, n) for n in range(100)]
+        found = await store.read(latest, many)
+        assert [(id, kept.duration_ms) for id, kept in found] == [(n + 1, n) for n in range(many)]
 
 
 async def test_the_rest_comes_out_newest_first(where: str) -> None:
@@ -190,6 +192,21 @@ async def test_a_batch_is_written_by_itself(where: str) -> None:
                 await last.wait()
             nursery.cancel_scope.cancel()
     assert stored == [1, 2, 3, 4]
+
+
+async def test_in_memory_nothing_waits_unless_somebody_reads(where: str) -> None:
+    with opened(where) as store:
+        heard: list[int] = []
+        store.on_stored.append(lambda first, rows: heard.append(first))
+        store.settle()
+        store.add_row(row())
+        with store._database._write_lock:
+            store.settle()
+        assert heard == []
+        store.settle()
+        assert heard == ([] if where else [1])
+        assert await ids(store) == [1]
+        assert heard == [1]
 
 
 async def test_cancelled_it_loses_nothing(where: str) -> None:

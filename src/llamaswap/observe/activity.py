@@ -16,7 +16,8 @@ import trio
 from llamaswap.config.settings import Config
 from llamaswap.observe.answer import Answer, answer_of
 from llamaswap.observe.captures import Capture, Captures, pack_all
-from llamaswap.observe.flights import Flight, Flights
+from llamaswap.observe.flights import Flight, Flights, Headers
+from llamaswap.observe.redact import is_secret
 from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
 from llamaswap.observe.store import Store
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
@@ -26,6 +27,7 @@ log = logging.getLogger("llamaswap.activity")
 BATCH_S = 0.08  # from a request's end until it is read; it is in the store a little later
 SLICE = 16  # answers read at once: less than a millisecond
 ERROR_CHARS = 500  # of a message
+SESSION_CHARS = 128  # of a session's id
 LEFT = "the client left before the answer was complete"
 BROKEN = "the answer broke off"
 
@@ -48,13 +50,16 @@ class Recorder:
         *,
         priorities: Mapping[str, int] | None = None,
         listed: int = 1000,
+        session_headers: Sequence[str] = (),
     ) -> None:
-        """`listed`: the most rows of the older list (metricsMaxInMemory)."""
+        """`listed`: the most rows of the older list (metricsMaxInMemory); `session_headers`: request headers that name a
+        session, the first that is there counts."""
         self.flights = flights
         self.store = store
         self.captures = captures if captures is not None else Captures(0)
         self.priorities: Mapping[str, int] = priorities or {}
         self.listed = listed
+        self._session_ranks = _ranks(session_headers)
         self.on_recorded: list[Callable[[int], None]] = []
         """Called with the id of every row, in order, once it can be read."""
         self.on_row: list[Callable[[Row], None]] = []
@@ -71,6 +76,7 @@ class Recorder:
         """Apply what a reload changed. The store's path stays."""
         self.priorities = config.priorities
         self.listed = config.metrics_max_in_memory
+        self._session_ranks = _ranks(config.session_id_headers)
         self.captures.resize(config.capture_buffer_bytes)
         self.store.reconfigure(config.store_limits())
 
@@ -158,6 +164,7 @@ class Recorder:
             for observer in self.on_row:
                 observer(row)
             store.add_row(row, captures.make(flight, answer) if capturing else None)
+        store.settle()
         self.flights.keep_bytes = captures.room(self.flights)
 
     def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str, clock_s: float) -> Row:
@@ -172,7 +179,11 @@ class Recorder:
             error = LEFT
         elif exchange.broken:
             error = error or BROKEN
-        priority = self.priorities.get(flight.model) if self.priorities else None
+        metadata: dict[str, str] = {}
+        if self.priorities and (priority := self.priorities.get(flight.model)):
+            metadata["fifo_priority"] = str(priority)
+        if self._session_ranks and (session := self._session(exchange.headers)):
+            metadata["session_id"] = session
         return Row(
             int((ended + clock_s) * 1000),
             flight.model,
@@ -187,8 +198,17 @@ class Recorder:
             round(queue_s * 1000, 2) if queue_s > 0 else 0.0,
             round(load_s * 1000, 2) if load_s else 0.0,
             error if error.isascii() else error.encode("utf-8", "backslashreplace").decode(),
-            json.dumps({"fifo_priority": str(priority)}) if priority else "",
+            json.dumps(metadata) if metadata else "",
         )
+
+    def _session(self, headers: Headers) -> str:
+        """The id of the client's session, if it names one. Never a secret, whatever the configuration says."""
+        found, best = b"", len(self._session_ranks)
+        for name, value in headers:
+            rank = self._session_ranks.get(name.lower(), best)
+            if rank < best and value:
+                found, best = value, rank
+        return found[:SESSION_CHARS].decode("latin-1")
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
         for id, (_, capture) in enumerate(rows, first):
@@ -199,3 +219,8 @@ class Recorder:
         for recorded in self.on_recorded:
             for id in range(first, first + len(rows)):
                 recorded(id)
+
+
+def _ranks(names: Sequence[str]) -> dict[bytes, int]:
+    """Header names in small letters, and their place in the order of preference; those of credentials are left out."""
+    return {name.lower().encode(): rank for rank, name in enumerate(name for name in names if not is_secret(name))}

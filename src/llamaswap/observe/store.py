@@ -118,6 +118,19 @@ class Store:
                 raise
             self._written(first, batch)
 
+    def settle(self) -> None:
+        """Write at once what waits, where that waits for nothing: in memory, and nobody reads just now."""
+        if not self._database.in_memory or not self._batch or self._flushing.locked() or self._closed:
+            return
+        try:
+            first = self._database.write_now(self._batch)
+        except sqlite3.Error as error:
+            self._refused(error)
+            return
+        if first is not None:
+            batch, self._batch = self._batch, Batch()
+            self._written(first, batch)
+
     def close(self) -> None:
         """Write what waits and close the file. Blocks; nothing is recorded any more."""
         if self._closed:

@@ -15,14 +15,13 @@ from llamaswap.observe.rows import Row
 from llamaswap.observe.store_schema import TABLES, Unfit, migrate
 
 BUSY_S = 5.0  # for somebody who looks into the file with a tool of their own
-AT_ONCE = 32  # rows of one statement: SQLite runs each without Python's lock, and taking it back costs more than a row
+AT_ONCE = 256  # rows of one statement: it runs without Python's lock, and each time that is taken back the loop waits
 PRUNED_AT_ONCE = 5000  # rows; a lowered limit is met over a few batches, none of which takes long
 DAY_MS = 86_400_000
 
 _COLUMNS = ("id", *Row._fields)
 _ONE = f"({', '.join('?' * len(_COLUMNS))})"
 _INSERT = f"INSERT INTO activity ({', '.join(_COLUMNS)}) VALUES "
-_INSERT_MANY = _INSERT + ", ".join([_ONE] * AT_ONCE)
 
 
 @dataclass(slots=True)
@@ -47,6 +46,10 @@ class Database:
         self.limits = limits
         self._writer = _opened(path) if path else _connected(":memory:")
         self._write_lock = threading.Lock()
+        self.in_memory = not path
+        variables = self._writer.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        self._at_once = min(AT_ONCE, variables // len(_COLUMNS))
+        self._insert_many = _INSERT + ", ".join([_ONE] * self._at_once)
         if path:
             # A reader of its own, so that a long query holds no writer up.
             self._reader = _connected(path)
@@ -61,21 +64,33 @@ class Database:
         with self._read_lock:
             return query(self._reader, *args)
 
+    def write_now(self, batch: Batch) -> int | None:
+        """As `write`, but only if nobody else is at it; else None."""
+        if not self._write_lock.acquire(blocking=False):
+            return None
+        try:
+            return self._commit(batch)
+        finally:
+            self._write_lock.release()
+
     def write(self, batch: Batch) -> int:
         """Commit a batch and keep the limits; the id of its first row. Raises sqlite3.Error, nothing written then."""
         with self._write_lock:
-            connection = self._writer
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                first = _last_id(connection) + 1
-                self._add_rows(connection, first, batch.rows)
-                self._add_others(connection, batch)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return first
+            return self._commit(batch)
+
+    def _commit(self, batch: Batch) -> int:
+        connection = self._writer
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            first = _last_id(connection) + 1
+            self._add_rows(connection, first, batch.rows)
+            self._add_others(connection, batch)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return first
 
     def forget_old(self, now_ms: int) -> bool:
         """Remove some of what is older than keepDays; whether there may be more. Raises sqlite3.Error."""
@@ -108,8 +123,8 @@ class Database:
             values.append(id)
             values += row
             waiting += 1
-            if waiting == AT_ONCE:
-                connection.execute(_INSERT_MANY, values)
+            if waiting == self._at_once:
+                connection.execute(self._insert_many, values)
                 values, waiting = [], 0
         if waiting:
             connection.execute(_INSERT + ", ".join([_ONE] * waiting), values)
