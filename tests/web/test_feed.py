@@ -346,6 +346,7 @@ async def test_who_comes_later_sees_what_is_under_way(autojump_clock: MockClock)
     first = opened(state.flights)
     async with following(state) as rig:
         second = opened(rig.flights)
+        await rig.until("inflight")
         with rig.state.hub.subscribe() as late:
             told = [data for type, data in await rig.told(late) if type == "inflight"]
             assert [entry["id"] for entry in told[0]["requests"]] == [first.id, second.id]

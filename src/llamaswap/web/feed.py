@@ -20,7 +20,7 @@ from llamaswap.web.state import AppState
 LOG_PAUSE_S = 0.1  # between two events of one log
 LOG_BYTES_PER_S = 128 << 10  # and longer after much text: a thousand lines a second are for nobody to read
 MODEL_PAUSE_S = 0.02  # between two events about models
-REQUEST_PAUSE_S = 0.05  # between two looks at what came and went: shorter requests are not told
+REQUEST_PAUSE_S = 0.05  # between two looks at what came and went
 PROGRESS_PAUSE_S = 1.0
 
 

@@ -28,6 +28,7 @@ log = logging.getLogger("llamaswap.web")
 BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-swap
 BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
 TOLD_PER_S = 1500  # of those events, to all followers together: many followers of many streams are told less often
+SHORT_S = 0.1  # a request that is over sooner is not told: of thousands a second nobody sees any
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
 ROWS_TOLD = 50  # of those stored together; at such a rate nobody can follow each of them
 
@@ -128,7 +129,7 @@ class RequestSource:
     def __init__(self, state: AppState, ring: Callable[[], None]) -> None:
         self._state = state
         self._ring = ring
-        self._came: dict[int, Flight] = {}
+        self._came: dict[int, tuple[Flight, float]] = {}
         self._went: list[int] = []
         self._shown: dict[int, _Shown] = {}
 
@@ -147,7 +148,7 @@ class RequestSource:
         self._shown.clear()
 
     def _opened(self, flight: Flight) -> None:
-        self._came[flight.id] = flight
+        self._came[flight.id] = flight, trio.current_time()
         self._ring()
 
     def _closed(self, flight: Flight) -> None:
@@ -157,19 +158,24 @@ class RequestSource:
 
     @property
     def pause_s(self) -> float | None:
-        """Until their bytes are to be looked at again; None if there are no requests."""
-        count = len(self._shown)
-        return BYTES_PAUSE_S + count * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S) if count else None
+        """Until they are to be looked at again; None if there are no requests."""
+        if self._came:
+            return SHORT_S
+        return self._bytes_pause_s() if self._shown else None
+
+    def _bytes_pause_s(self) -> float:
+        return BYTES_PAUSE_S + len(self._shown) * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S)
 
     def news(self) -> Event | None:
         """Who came and went, and how far the others have come, if that is due."""
         parts = [message("inflight", {"operation": "remove", "id": id}) for id in self._went if self._shown.pop(id, 0)]
         self._went.clear()
-        for id, flight in self._came.items():
-            self._shown[id] = _Shown(flight)
-        self._came.clear()
         now = trio.current_time()
-        pause_s = self.pause_s or 0.0
+        for id, (flight, at) in list(self._came.items()):
+            if now >= at + SHORT_S:
+                del self._came[id]
+                self._shown[id] = _Shown(flight)
+        pause_s = self._bytes_pause_s()
         for shown in self._shown.values():
             flight = shown.flight
             how = (flight.received, flight.granted_at, self._loading(flight))
