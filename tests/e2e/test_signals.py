@@ -50,6 +50,8 @@ def refuses_connections(on: Stage) -> bool:
         Wire(on.port).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it was just closing
     return False
 
 
@@ -207,7 +209,11 @@ def test_a_signal_at_any_moment_of_the_start(pyz: Path, tmp_path: Path, number: 
         process = start(pyz, tmp_path, "--listen", f"127.0.0.1:{port}")
         time.sleep(0.06 * moment)  # not an order of events: a sample of moments
         process.send_signal(number)
-        assert process.wait(15) in (0, 130, -number), moment
+        code = process.wait(15)
+        if code == 1:  # the interpreter itself, before anything of ours: it gave up its own start
+            assert number == signal.SIGINT and "KeyboardInterrupt" in (tmp_path / "llamaswap.log").read_text()
+        else:
+            assert code in (0, 130, -number), moment
         until(lambda: not marked(str(tmp_path / "models")), "no model is left")
     log = (tmp_path / "llamaswap.log").read_text()
     assert "llamaswap.pyz/__main__.py" not in log and "site-packages" not in log, log
