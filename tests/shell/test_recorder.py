@@ -122,6 +122,28 @@ async def test_the_priority_is_told_where_there_is_one(flights: Flights, recorde
     assert "metadata" not in newest
 
 
+@pytest.mark.parametrize(
+    ("headers", "session"),
+    [
+        (((b"x-session-id", b"s1"), (b"X-Litellm-Session-Id", b"s2")), "s1"),
+        (((b"X-Litellm-Session-Id", b"s2"), (b"X-SESSION-ID", b"s1")), "s1"),
+        (((b"X-Litellm-Session-Id", b"s2"), (b"X-Session-ID", b"")), "s2"),
+        (((b"X-Session-ID", b"s" * 500),), "s" * 128),
+        (((b"X-Session-ID", b"\xff\xe9"),), "ÿé"),
+        (((b"X-Other", b"s1"),), None),
+        (((b"X-Api-Key", b"a secret"),), None),
+    ],
+)
+async def test_the_session_is_told_if_the_client_names_one(
+    flights: Flights, recorder: Recorder, headers: Any, session: str | None
+) -> None:
+    names = "[X-Session-ID, x-litellm-session-id, X-Api-Key]"
+    recorder.reconfigure(loads(f"models: {{m: {{proxy: 'http://x'}}}}\nui: {{activity: {{session_id: {names}}}}}"))
+    land(flights, headers=headers)
+    [record] = await records(recorder)
+    assert record.get("metadata") == (None if session is None else {"session_id": session})
+
+
 async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
     heard: list[Any] = []
     recorder.on_row.append(lambda row: heard.append((row.model, row.output_tokens)))

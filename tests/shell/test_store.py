@@ -408,12 +408,29 @@ async def test_many_values_make_more_bins() -> None:
         (PageQuery(start_ms=2000, end_ms=4000), [4, 3, 2], 3),
         (PageQuery(min_id=2, max_id=3), [3, 2], 2),
         (PageQuery(min_id=2, models=("a",), limit=1), [5], 2),
+        (PageQuery(status="ok"), [3, 1], 2),
+        (PageQuery(status="error"), [5, 4, 2], 3),
+        (PageQuery(status="2xx"), [3, 2, 1], 3),
+        (PageQuery(status="4xx"), [4], 1),
+        (PageQuery(status="502"), [5], 1),
+        (PageQuery(status="200", models=("b",)), [2], 1),
     ],
 )
 async def test_pages(query: PageQuery, expected: list[int], total: int) -> None:
     with opened() as store:
-        for n, (model, took) in enumerate([("a", 20), ("b", 30), ("a", 10), ("b", 20), ("a", 40)], 1):
-            store.add_row(row(timestamp_ms=n * 1000, model=model, duration_ms=took))
+        for n, (model, took, status, error) in enumerate(
+            [
+                ("a", 20, 200, ""),
+                ("b", 30, 200, "broke off"),
+                ("a", 10, 201, ""),
+                ("b", 20, 499, ""),
+                ("a", 40, 502, "x"),
+            ],
+            1,
+        ):
+            store.add_row(
+                row(timestamp_ms=n * 1000, model=model, duration_ms=took, resp_status_code=status, error_msg=error)
+            )
         rows, count = await store.read(page, query)
         assert [id for id, _ in rows] == expected
         assert count == total

@@ -79,6 +79,17 @@ async def test_models(app: QuartTrio, flights: Flights) -> None:
     assert (stats["total_requests"], stats["total_output_tokens"]) == (1, 3)
 
 
+async def test_statuses(app: QuartTrio, flights: Flights) -> None:
+    land(flights)
+    land(flights, status=503)
+    land(flights, status=499)
+    assert await ids(app, "status=ok") == [1]
+    assert await ids(app, "status=error") == [3, 2]
+    assert await ids(app, "status=4xx") == [3]
+    assert await ids(app, "status=503") == [2]
+    assert await ids(app, "status=") == [3, 2, 1]
+
+
 async def test_times(app: QuartTrio, flights: Flights) -> None:
     land(flights)
     _, answer = await get(app, "/api/metrics/activity")
@@ -110,6 +121,7 @@ async def test_every_sort_key(app: QuartTrio, flights: Flights, key: str) -> Non
         ("sort=id;drop", "sort"),
         ("order=up", "order"),
         ("order=DESC", "order"),
+        *[(f"status={value}", "status") for value in ("OK", "6xx", "99", "4x", "200x", "٤٠٤", "ok ", "ok;drop")],
         ("min_id=-1", "min_id"),
         ("max_id=x", "max_id"),
         *[(f"start={value}", "start") for value in ("yesterday", "2026-01-01", "2026-13-01T00:00:00Z", "1700000000")],

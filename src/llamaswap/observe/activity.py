@@ -50,16 +50,14 @@ class Recorder:
         *,
         priorities: Mapping[str, int] | None = None,
         listed: int = 1000,
-        session_headers: Sequence[str] = (),
     ) -> None:
-        """`listed`: the most rows of the older list (metricsMaxInMemory); `session_headers`: request headers that name a
-        session, the first that is there counts."""
+        """`listed`: the most rows of the older list (metricsMaxInMemory)."""
         self.flights = flights
         self.store = store
         self.captures = captures if captures is not None else Captures(0)
         self.priorities: Mapping[str, int] = priorities or {}
         self.listed = listed
-        self._session_ranks = _ranks(session_headers)
+        self._session_ranks = _ranks(())
         self.on_recorded: list[Callable[[int], None]] = []
         """Called with the id of every row, in order, once it can be read."""
         self.on_row: list[Callable[[Row], None]] = []

@@ -25,6 +25,11 @@ SORT_COLUMNS = {
 }
 """What `sort` may be, and the column that it means."""
 
+STATUS = r"ok|error|[1-5]xx|[1-5][0-9][0-9]"
+"""What `status` may be, as a regular expression: `ok` is an answer that came whole and was none of an error's; `error`
+every other; a class or a code is the answer's own."""
+_OK = "(resp_status_code BETWEEN 100 AND 399 AND error_msg = '')"
+
 FEWEST_BINS, MOST_BINS = 5, 20
 _COLUMNS = f"id, {', '.join(Row._fields)}"
 
@@ -40,6 +45,8 @@ class PageQuery(NamedTuple):
     descending: bool = True
     models: tuple[str, ...] = ()
     """Any of these; empty: every model."""
+    status: str = ""
+    """As STATUS says; empty: every status."""
     start_ms: int | None = None
     end_ms: int | None = None
     """Milliseconds since the epoch."""
@@ -92,6 +99,11 @@ def _where(query: PageQuery) -> tuple[str, list[Any]]:
     if query.models:
         conditions.append(f"model IN ({', '.join('?' * len(query.models))})")
         values += query.models
+    if query.status in ("ok", "error"):
+        conditions.append(_OK if query.status == "ok" else f"NOT {_OK}")
+    elif query.status:
+        conditions.append("resp_status_code BETWEEN ? AND ?")
+        values += [int(query.status.replace("x", "0")), int(query.status.replace("x", "9"))]
     for condition, value in (
         ("timestamp_ms >= ?", query.start_ms),
         ("timestamp_ms <= ?", query.end_ms),

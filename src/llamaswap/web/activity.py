@@ -7,7 +7,7 @@ import re
 from quart import Blueprint, Response, request
 
 from llamaswap.errors import BadRequest, NotFound
-from llamaswap.observe.store_query import SORT_COLUMNS, PageQuery
+from llamaswap.observe.store_query import SORT_COLUMNS, STATUS, PageQuery
 from llamaswap.web.performance import time_parameter
 from llamaswap.web.state import AppState, json_response
 
@@ -36,6 +36,14 @@ def choice_parameter(name: str, default: str, choices: tuple[str, ...]) -> str:
     raise BadRequest(f"{name} must be one of: {', '.join(choices)}; got {text[:SHOWN]!r}")
 
 
+def status_parameter() -> str:
+    """The status of the answers that are wanted; empty if any is. Raises BadRequest."""
+    text = request.args.get("status", "")
+    if not text or re.fullmatch(STATUS, text, re.ASCII):
+        return text
+    raise BadRequest(f"status must be ok, error, a class such as 4xx, or a code such as 499; got {text[:SHOWN]!r}")
+
+
 def moment_ms(name: str) -> int | None:
     """A query parameter that is a time, in milliseconds since the epoch. Raises BadRequest."""
     moment = time_parameter(name)
@@ -53,6 +61,7 @@ def page_query() -> PageQuery:
         sort=choice_parameter("sort", "id", tuple(SORT_COLUMNS)),
         descending=choice_parameter("order", "desc", ("asc", "desc")) == "desc",
         models=models,
+        status=status_parameter(),
         start_ms=moment_ms("start"),
         end_ms=moment_ms("end"),
         min_id=whole_parameter("min_id", None, 0, MOST_ID),

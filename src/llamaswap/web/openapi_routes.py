@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llamaswap.observe.store_query import SORT_COLUMNS
+from llamaswap.observe.store_query import SORT_COLUMNS, STATUS
 from llamaswap.web.activity import MOST_ID, MOST_LIMIT, MOST_MODELS, MOST_PAGE
 from llamaswap.web.logs import MOST_LINES
 from llamaswap.web.openapi_shapes import COUNT, TEXT, TIME, Schema, about, many, named, record
@@ -178,6 +178,9 @@ OPERATIONS: tuple[Operation, ...] = (
             _query("sort", "The field to sort by.", {"type": "string", "enum": list(SORT_COLUMNS), "default": "id"}),
             _query("order", "", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
             _query("model", "Only these models; repeatable.", {**many(TEXT), "maxItems": MOST_MODELS}),
+            _query(
+                "status", "Only these: ok, error, a class or a code.", {"type": "string", "pattern": f"^({STATUS})?$"}
+            ),
             _query("start", "Not older than this.", _MOMENT),
             _query("end", "Not newer than this.", _MOMENT),
             _id_range("min_id", "The least id."),
