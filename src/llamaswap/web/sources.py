@@ -30,7 +30,7 @@ BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand st
 TOLD_PER_S = 1500  # of those events, to all followers together: many followers of many streams are told less often
 SHORT_S = 0.1  # a request that is over sooner is not told: of thousands a second nobody sees any
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
-ROWS_TOLD = 50  # of those stored together; at such a rate nobody can follow each of them
+ROWS_TOLD = 20  # of those stored together; at such a rate nobody can follow each of them
 
 
 class LogSource:
