@@ -87,8 +87,23 @@ function select(before: Style, parameters: string): Style {
       i += used;
     }
   }
-  const plain = (Object.keys(PLAIN) as (keyof Style)[]).every((key) => style[key] === PLAIN[key]);
-  return plain ? PLAIN : style;
+  return shared(style);
+}
+
+const MOST_SHARED = 4096; // a program that runs through all true colours must not fill the memory
+const sharedStyles = new Map([[keyOf(PLAIN), PLAIN]]);
+
+function keyOf(style: Style): string {
+  return Object.values(style).join();
+}
+
+/** One object for all spans of a look: a hundred thousand lines have few. */
+function shared(style: Style): Style {
+  const key = keyOf(style);
+  const known = sharedStyles.get(key);
+  if (known) return known;
+  if (sharedStyles.size < MOST_SHARED) sharedStyles.set(key, style);
+  return style;
 }
 
 /** The colour after 38 or 48 (`5;n` or `2;r;g;b`), and how many codes it took. */

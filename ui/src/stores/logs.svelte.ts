@@ -6,11 +6,13 @@ import type { LogSource } from '../lib/types';
 import { api, auth } from './auth.svelte';
 import { soon } from './soon';
 
+const DRAW_MS = 160; // reading speed, not film: drawing lines that run through is what costs
+
 /** A log with a counter that says, reactively, that it has changed; the lines themselves are plain data. */
 export class Log {
   readonly buffer = new LogBuffer();
   version = $state(0);
-  changed = soon(() => (this.version += 1));
+  changed = soon(() => (this.version += 1), DRAW_MS);
 
   append(text: string): void {
     this.buffer.append(text);
