@@ -48,8 +48,7 @@ class Database:
         self._write_lock = threading.Lock()
         self.in_memory = not path
         variables = self._writer.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-        self._at_once = min(AT_ONCE, variables // len(_COLUMNS))
-        self._insert_many = _INSERT + ", ".join([_ONE] * self._at_once)
+        self._at_once = min(AT_ONCE, 1 << (variables // len(_COLUMNS)).bit_length() - 1)
         if path:
             # A reader of its own, so that a long query holds no writer up.
             self._reader = _connected(path)
@@ -117,17 +116,17 @@ class Database:
             return
         keep, last = self.limits.keep_activity, first + len(rows) - 1
         skipped = max(0, len(rows) - keep) if keep > 0 else 0  # they would be removed at once
-        values: list[Any] = []
-        waiting = 0
-        for id, (row, _) in enumerate(rows[skipped:], first + skipped):
-            values.append(id)
-            values += row
-            waiting += 1
-            if waiting == self._at_once:
-                connection.execute(self._insert_many, values)
-                values, waiting = [], 0
-        if waiting:
-            connection.execute(_INSERT + ", ".join([_ONE] * waiting), values)
+        at, size = skipped, self._at_once
+        while at < len(rows):
+            # By powers of two, so that there are few statements: prepared ones are kept, and take room.
+            while size > len(rows) - at:
+                size //= 2
+            values: list[Any] = []
+            for id, (row, _) in enumerate(rows[at : at + size], first + at):
+                values.append(id)
+                values += row
+            connection.execute(_INSERT + ", ".join([_ONE] * size), values)
+            at += size
         _prune(connection, "activity", last, keep)
 
     def _add_others(self, connection: sqlite3.Connection, batch: Batch) -> None:
