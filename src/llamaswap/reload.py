@@ -143,6 +143,9 @@ class Reloader:
             self._problems, self._warnings = error.problems, error.warnings
             self._read = await trio.to_thread.run_sync(_readable, place)
             return Outcome(at, ConfigDiff(), error.problems)
+        except Exception:  # a bug in reading must not end what runs
+            log.exception("reading the configuration failed")
+            return Outcome(at, ConfigDiff(), [Problem("internal error while reading it; the log says more")])
         if config is None:
             return None
         self._problems, self._warnings, self._loaded_at = (), config.warnings, at
@@ -156,7 +159,10 @@ class Reloader:
         again = [id for id in config.preload if id in found.changed and id in loaded]
         self.config, self.catalogue = config, Catalogue(config)
         for apply in self._appliers:
-            apply(config, self.catalogue)
+            try:
+                apply(config, self.catalogue)
+            except Exception:  # one part's trouble must not leave the others with the older configuration
+                log.exception("a part of the server could not take the new configuration")
         self._fleet.reconfigure(config, self.catalogue)
         for model_id in config.preload:
             if model_id in found.preload or model_id in found.added or model_id in again:

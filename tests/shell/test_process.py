@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,19 @@ async def test_a_cmd_stop_that_fails_is_followed_by_term(
     async with running(launcher, model) as log:
         await until(log, b"up")
     assert b"term" in log.history() and "cmdStop of m" in caplog.text
+
+
+async def test_how_it_is_stopped_may_change_while_it_runs(launcher: ProcessLauncher) -> None:
+    model = shell("echo up; exec sleep 60", cmd_stop="echo as it was")
+    control = Control()
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            log = LogMonitor()
+            nursery.start_soon(launcher.run, model, log, control)
+            await until(log, b"up")
+            control.model = replace(model, cmd_stop="sh -c 'echo as it is now; kill ${PID}'")
+            control.stop()
+    assert b"as it is now" in log.history() and b"as it was" not in log.history()
 
 
 async def test_a_cmd_stop_that_hangs_is_bounded(launcher: ProcessLauncher, process_alive: Alive) -> None:

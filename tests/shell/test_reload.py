@@ -115,6 +115,31 @@ async def test_an_error_changes_nothing_and_is_told(tmp_path: Path, caplog: pyte
         assert (await r.reloader.show())["errors"] == []
 
 
+async def test_a_part_that_fails_keeps_nobody_else_from_the_new_configuration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rig(tmp_path, models={"a": model()}) as r:
+
+        def fails(config: Config, catalogue: Catalogue) -> None:
+            raise RuntimeError("a bug")
+
+        r.reloader.on_apply(fails)
+        later: list[Config] = []
+        r.reloader.on_apply(lambda config, catalogue: later.append(config))
+        r.write(models={"b": model()})
+        assert (await r.reloader.reload_now())["ok"] is True
+        assert later == [r.reloader.config] and [view.id for view in r.fleet.views()] == ["b"]
+        assert "a bug" in caplog.text
+
+
+async def test_a_bug_in_reading_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(tmp_path, models={"a": model()}) as r:
+        monkeypatch.setattr("llamaswap.reload.load_sources", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(BadRequest, match="internal error"):
+            await r.reloader.reload_now()
+        assert list(r.reloader.config.models) == ["a"]
+
+
 async def test_an_empty_file_is_no_wish_to_have_no_models(tmp_path: Path) -> None:
     async with rig(tmp_path, models={"a": model()}) as r:
         assert r.place.file is not None
