@@ -243,13 +243,12 @@ class Relay:
                     flight.load_s = max(0.0, trio.current_time() - max(upstream.begun, lease.submitted_at))
                 flight.granted_at = time.monotonic()
                 segments = self._segments(ex, upstream, target, body, identity)
-                connection = None
                 if unanswered is None:
-                    connection = self._pool.take(upstream)
+                    outcome = await self._try(ex, upstream, self._pool.take(upstream), segments)
                 else:
                     unanswered.connection.close()
                     unanswered = None
-                outcome = await self._try(ex, upstream, connection, segments)
+                    outcome = await self._again(ex, upstream, segments)
                 if outcome is Outcome.REFUSED and upstream.alive and model.check_endpoint == "none":
                     await self._until_bound(upstream)
                     outcome = await self._try(ex, upstream, self._pool.take(upstream), segments)
@@ -286,8 +285,14 @@ class Relay:
         """On an idle connection if there is one; a stale one is replaced silently."""
         outcome = await Attempt(ex, upstream, self._pool, connection, segments).carry()
         if outcome is Outcome.NO_ANSWER and connection is not None:
-            outcome = await Attempt(ex, upstream, self._pool, None, segments).carry()
+            outcome = await self._again(ex, upstream, segments)
         return outcome
+
+    async def _again(self, ex: Exchange, upstream: Upstream, segments: Sequence[Data]) -> Outcome:
+        """On a fresh connection, after one that may have been stale; not where its end was the process's."""
+        if upstream.stopped_by is not None or not upstream.alive:
+            return Outcome.NO_ANSWER
+        return await Attempt(ex, upstream, self._pool, None, segments).carry()
 
     async def _until_bound(self, upstream: Upstream) -> None:
         """A model without a health check counts as ready before it listens: wait for its port."""
