@@ -22,6 +22,7 @@ from llamaswap.observe.logs import LogMonitor, Logs
 from llamaswap.relay.exchange import Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.relay import Relay
+from llamaswap.relay.ride import Ride
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.upstream.fleet import Fleet
 from llamaswap.upstream.process import Control, Exit
@@ -107,6 +108,11 @@ class World:
     trust: ssl.SSLContext | None = None
     clients: list[H1Client | H2Client] = field(default_factory=list)
     """Closed at the end."""
+    rides: list[Ride] = field(default_factory=list)
+    """The requests that went by the express lane."""
+    dispatcher: Dispatcher = field(kw_only=True)
+    front_scope: trio.CancelScope = field(kw_only=True)
+    """Cancelled, it ends the front at once."""
 
     async def client(self) -> Client:
         return await self.h2() if self.door.endswith("h2") else await self.h1()
@@ -123,6 +129,17 @@ class World:
 
     def up(self, model_id: str = "a") -> Server:
         return self.ups[model_id]
+
+    def board(self, ex: Exchange, body: bytes) -> Ride | None:
+        """The dispatcher's `depart`, noted down."""
+        ride = Dispatcher.depart(self.dispatcher, ex, body)
+        if ride is not None:
+            self.rides.append(ride)
+        return ride
+
+    def watched(self) -> int:
+        """Sockets of the express lane beyond one for each client connection."""
+        return len(self.pool.engine) - len(self.front._connections)
 
     def busy(self) -> int:
         return sum(view.in_flight + view.queued for view in self.fleet.views())
@@ -149,7 +166,7 @@ async def a_world(
 ) -> AsyncIterator[World]:
     """The proxy behind a real socket. `door`: front, asgi (Hypercorn alone), h2 (the same), front-h2.
 
-    At the end no lease may be held and no request may wait.
+    At the end no lease may be held, no request may wait and no socket be watched.
     """
     pool = Pool()
     with trio.fail_after(limit_s), closing(pool):
@@ -190,13 +207,31 @@ async def a_world(
             sockets = bind("127.0.0.1", 0)
             port = sockets[0].getsockname()[1]
             front = Front(sockets, dispatcher, inner, pool, tls=tls, room_wanted=lambda: room_wanted)
+            front_scope = trio.CancelScope()
             if door.startswith("front"):
-                await nursery.start(front.run)
+                front_scope = await nursery.start(_scoped, front)
             else:
                 front.close()
                 port = await nursery.start(_hypercorn, app)
             flights = relay.flights
-            world = World(door, port, fleet, launcher, ups, pool, front, nursery, logs, flights, stopping, state, trust)
+            world = World(
+                door,
+                port,
+                fleet,
+                launcher,
+                ups,
+                pool,
+                front,
+                nursery,
+                logs,
+                flights,
+                stopping,
+                state,
+                trust,
+                dispatcher=dispatcher,
+                front_scope=front_scope,
+            )
+            dispatcher.depart = world.board  # type: ignore[method-assign]
             try:
                 yield world
             finally:
@@ -205,8 +240,10 @@ async def a_world(
             with trio.move_on_after(SETTLE_S):
                 await world.idle()
                 await world.until(lambda: not len(relay.flights))
+                await world.until(lambda: world.watched() <= 0)
             assert world.busy() == 0, "a lease is still held"
             assert not len(relay.flights), "a request is still listed as under way"
+            assert world.watched() <= 0, "the express lane still watches for a request that is over"
             nursery.cancel_scope.cancel()
 
 
@@ -222,6 +259,13 @@ class _LateApp:
             self._app = create_app(self._state)
             await self._app.startup()
         await self._app(*call)
+
+
+async def _scoped(front: Front, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(front.run)
+            task_status.started(scope)
 
 
 async def _hypercorn(app: Any, *, task_status: trio.TaskStatus[int]) -> None:
