@@ -210,6 +210,7 @@ async def test_performance(autojump_clock: MockClock, nursery: trio.Nursery) -> 
     performance = await answered(state, "/api/performance")
     assert differences(performance, examples("performance"), "performance") == []
     assert all(performance[kind] for kind in ("sys_stats", "gpu_stats", "models", "marks"))
+    assert differences(await answered(state, "/api/hardware"), examples("hardware"), "hardware") == []
 
 
 async def test_events(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ const ANSWERS: Record<string, Shape<unknown>> = {
   capture: types.captureAnswer,
   config: types.configAnswer,
   error: types.errorAnswer,
+  hardware: types.hardwareAnswer,
   load: types.loadAnswer,
   models: types.modelsAnswer,
   performance: types.performanceAnswer,

@@ -117,6 +117,8 @@ export const captureAnswer = obj({
   req_body: str,
   resp_headers: rec(str),
   resp_body: str,
+  /** A body is only its beginning. */
+  truncated: opt(bool),
 });
 export type CaptureAnswer = Infer<typeof captureAnswer>;
 
@@ -205,6 +207,30 @@ export const performanceAnswer = obj({
   marks: arr(mark),
 });
 export type PerformanceAnswer = Infer<typeof performanceAnswer>;
+
+/** What the machine consists of, as found when the server started. */
+export const hardwareAnswer = obj({
+  schema_version: num,
+  captured_at: str,
+  capture: obj({ program: str, version: str }),
+  architecture: str,
+  operating_system: obj({ family: str, name: str, kernel: str }),
+  environment: obj({ container: nul(str), wsl: bool }),
+  cpu: obj({ name: str, cores: nul(num), threads: num }),
+  memory: obj({ capacity_bytes: num }),
+  accelerators: arr(
+    obj({
+      id: num,
+      vendor: str,
+      name: str,
+      uuid: str,
+      driver: nul(str),
+      memory_bytes: nul(num),
+      unified: bool,
+    }),
+  ),
+});
+export type Hardware = Infer<typeof hardwareAnswer>;
 
 // Configuration -------------------------------------------------------------------------------------------------
 
