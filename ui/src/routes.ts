@@ -27,6 +27,12 @@ export const pages: readonly Entry[] = [
     rest: true,
     load: () => import('./routes/ModelsPage.svelte'),
   },
+  {
+    path: 'playground',
+    title: 'Playground',
+    nav: { icon: 'playground', key: 'p' },
+    load: () => import('./routes/PlaygroundPage.svelte'),
+  },
   { path: 'logs', title: 'Logs', nav: { icon: 'logs', key: 'l' }, load: () => import('./routes/LogsPage.svelte') },
   {
     path: 'config',

@@ -115,11 +115,10 @@ export function titleOf(text: string): string {
   return `${space > 30 ? cut.slice(0, space) : cut}…`;
 }
 
-/** What the API is sent of the branch up to (not with) the message `until`. Reasoning stays here; failed answers too. */
-export function apiMessages(conversation: Conversation, until: string | null = null): object[] {
+/** What the API is sent of the branch in sight. Reasoning stays here; empty answers too. */
+export function apiMessages(conversation: Conversation): object[] {
   const list: object[] = conversation.system.trim() ? [{ role: 'system', content: conversation.system }] : [];
   for (const message of branch(conversation)) {
-    if (message.id === until) break;
     if (message.role === 'assistant') {
       if (message.text) list.push({ role: 'assistant', content: message.text });
       continue;

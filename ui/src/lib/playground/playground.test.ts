@@ -141,7 +141,7 @@ describe('a conversation', () => {
       { role: 'user', content: 'b' },
       { role: 'user', content: 'c' },
     ]);
-    expect(apiMessages(conversation, 'b')).toHaveLength(3);
+    expect(apiMessages({ ...conversation, head: 'a' })).toHaveLength(3);
   });
   it('has a title of one short line', () => {
     expect(titleOf(' a\n b ')).toBe('a b');

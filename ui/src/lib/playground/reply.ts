@@ -114,6 +114,11 @@ export class Reply {
     return { text: answer, reasoning: thoughts, thinking: !over && (open || (this.#reasoning !== '' && !answer)) };
   }
 
+  /** All that was said, tags included. */
+  get raw(): string {
+    return this.#text;
+  }
+
   stats(now: number): Stats {
     const number = (from: Record<string, unknown>, key: string) => (typeof from[key] === 'number' ? from[key] : null);
     const details = (key: string) => (isObject(this.#usage[key]) ? this.#usage[key] : {});
