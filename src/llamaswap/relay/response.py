@@ -212,24 +212,21 @@ class ChunkParser:
 
     def feed(self, data: bytes) -> None:
         """Bytes of the body as they come. Raises Broken on bad chunks and on bytes behind the end."""
-        if data[:1] in _NEWLINES and len(data) <= STRAY_BYTES and not data.strip(_NEWLINES):
+        if data[:1] in _NEWLINES and 1 < len(data) <= STRAY_BYTES and not data.strip(_NEWLINES):
             for at in range(len(data)):
                 if self.complete:
                     self.behind = len(data) - at
                     return
-                self._feed(data[at : at + 1])
+                self.feed(data[at : at + 1])
             return
-        self._feed(data)
-        if self.complete:
-            self.behind = max(0, len(data) - len(data.rstrip(_NEWLINES)) - 4)  # the end itself has two
-
-    def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise Broken(f"invalid HTTP from the upstream: {error}") from error
         if self.begun > 1:
             raise Broken("the upstream sent bytes beyond the end of its response")
+        if self.complete:
+            self.behind = max(0, len(data) - len(data.rstrip(_NEWLINES)) - 4)  # the end itself has two
 
 
 class ChunkDecoder(ChunkParser):
