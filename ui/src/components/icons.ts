@@ -27,6 +27,8 @@ export const icons = {
   down: 'M6 9l6 6 6-6',
   end: 'M12 4v12M7 11l5 5 5-5M5 20h14',
   wrap: 'M4 6h16M4 12h13a3 3 0 0 1 0 6h-4M15 15.5 12.5 18l2.5 2.5M4 18h4',
+  smaller: 'M3 19 8.5 5 14 19M5 14.5h7M17 12h5',
+  larger: 'M3 19 8.5 5 14 19M5 14.5h7M16.5 12h6M19.5 9v6',
   reload: 'M20 11A8 8 0 0 0 5.6 7M4 4v4h4M4 13a8 8 0 0 0 14.4 4M20 20v-4h-4',
   trash: 'M4 7h16M10 11v6M14 11v6M6 7l1 13h10l1-13M9 7V4h6v3',
   edit: 'M4 20l1-4L16 5l3 3L8 19l-4 1ZM14 7l3 3',
