@@ -1,9 +1,11 @@
 // A stand-in for llamaswap on 127.0.0.1:8080 ($PORT): enough of its API to build pages against. `npm run fake`.
 // KEY=secret asks for that API key. UI_OUT=DIR serves a built UI from there. LOG_LINES_PER_S, STREAMS: more traffic.
+// PERFORMANCE=off, GPUS=0, CORES=128, EVERY_S=30: another machine (fake-performance.mjs).
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join, normalize } from 'node:path';
 import { activity, inflight, models, world } from './fake-data.mjs';
+import { hardware, performance } from './fake-performance.mjs';
 
 const PORT = Number(process.env.PORT ?? 8080);
 const KEY = process.env.KEY ?? '';
@@ -56,19 +58,6 @@ function rows(query) {
   return { data: found.slice((page - 1) * limit, page * limit), page, limit, total: found.length, total_pages: Math.ceil(found.length / limit) };
 }
 
-function performance() {
-  const end = Date.now();
-  const times = Array.from({ length: 720 }, (_, i) => new Date(end - (720 - i) * 5000).toISOString());
-  const wave = (i, base, size, period) => base + size * Math.sin(i / period) + Math.random() * size * 0.3;
-  return {
-    enabled: true,
-    sys_stats: times.map((timestamp, i) => ({ timestamp, cpu_util_per_core: [wave(i, 40, 20, 30), wave(i, 30, 20, 50)], mem_total_mb: 131072, mem_used_mb: wave(i, 42000, 6000, 90) })),
-    gpu_stats: times.map((timestamp, i) => ({ timestamp, id: 0, name: 'NVIDIA H200', gpu_util_pct: wave(i, 55, 35, 25), mem_used_mb: wave(i, 60000, 15000, 140), mem_total_mb: 141312, temp_c: wave(i, 58, 6, 60), power_draw_w: wave(i, 380, 160, 25) })),
-    models: times.flatMap((timestamp, i) => [{ timestamp, model: 'gemma-3-27b', cpu_percent: wave(i, 30, 20, 20), rss_bytes: 1.2e9, gpu_bytes: i > 300 ? 2.1e10 : 0 }]),
-    marks: [{ timestamp: times[300], model: 'gemma-3-27b', event: 'loaded' }, { timestamp: times[600], model: 'coder', event: 'crashed' }],
-  };
-}
-
 const TYPES = { html: 'text/html; charset=utf-8', js: 'text/javascript', css: 'text/css' };
 function page(path, response) {
   const root = process.env.UI_OUT;
@@ -104,7 +93,11 @@ createServer((request, response) => {
     const base64 = (value) => Buffer.from(value).toString('base64');
     return json(response, { id: Number(after('/api/captures/')), req_path: '/v1/chat/completions', req_headers: { 'Content-Type': 'application/json' }, req_body: base64(JSON.stringify({ model: 'gemma', stream: true, messages: [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: 'Why is the sky blue?' }] })), resp_headers: { 'Content-Type': 'text/event-stream' }, resp_body: base64('data: {"choices":[{"delta":{"content":"Rayleigh "}}]}\n\ndata: {"choices":[{"delta":{"content":"scattering."}}]}\n\ndata: [DONE]\n\n') });
   }
-  if (path === '/api/performance') return json(response, performance());
+  if (path === '/api/performance') {
+    const answer = performance(url.searchParams.get('after'));
+    return json(response, answer, answer.enabled ? 200 : 503);
+  }
+  if (path === '/api/hardware') return json(response, hardware);
   if (path === '/api/config') return json(response, config);
   if (path === '/api/config/reload') {
     config = readConfig(config.last_reload.ok);

@@ -30,10 +30,16 @@ export const pages: readonly Entry[] = [
   {
     path: 'playground',
     title: 'Playground',
-    nav: { icon: 'playground', key: 'p' },
+    nav: { icon: 'playground', key: 't' },
     load: () => import('./routes/PlaygroundPage.svelte'),
   },
   { path: 'logs', title: 'Logs', nav: { icon: 'logs', key: 'l' }, load: () => import('./routes/LogsPage.svelte') },
+  {
+    path: 'performance',
+    title: 'Performance',
+    nav: { icon: 'performance', key: 'e' },
+    load: () => import('./routes/PerformancePage.svelte'),
+  },
   {
     path: 'config',
     title: 'Configuration',

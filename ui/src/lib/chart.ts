@@ -44,7 +44,7 @@ export function scale(from: number, to: number, a: number, b: number): (value: n
   return (value) => a + (value - from) * factor;
 }
 
-/** An SVG path through the points; a null y, or a step wider than `gapX`, interrupts the line. */
+/** An SVG path through the points; a null y, or a step wider than `gapX`, interrupts the line. A lone point is a dot. */
 export function linePath(
   points: readonly Point[],
   sx: (x: number) => number,
@@ -53,14 +53,24 @@ export function linePath(
 ): string {
   let path = '';
   let last: number | null = null;
+  let length = 0;
+  const end = () => {
+    if (length === 1) path += 'h0';
+    length = 0;
+  };
   for (const { x, y } of points) {
     if (y === null || !Number.isFinite(y)) {
+      end();
       last = null;
       continue;
     }
-    path += `${last === null || x - last > gapX ? 'M' : 'L'}${round(sx(x))} ${round(sy(y))}`;
+    const joined = last !== null && x - last <= gapX;
+    if (!joined) end();
+    path += `${joined ? 'L' : 'M'}${round(sx(x))} ${round(sy(y))}`;
+    length += 1;
     last = x;
   }
+  end();
   return path;
 }
 
@@ -103,6 +113,108 @@ export function nearest(points: readonly Point[], x: number): number {
   }
   const before = points[low - 1];
   return before && x - before.x < Math.abs((points[low] as Point).x - x) ? low - 1 : low;
+}
+
+/** The points with a null put into every step wider than `gapX`. */
+export function breakGaps(points: readonly Point[], gapX: number): Point[] {
+  const broken: Point[] = [];
+  for (const point of points) {
+    const before = broken.at(-1);
+    if (before && point.x - before.x > gapX) broken.push({ x: (before.x + point.x) / 2, y: null });
+    broken.push(point);
+  }
+  return broken;
+}
+
+/**
+ * No more points than can be seen: of those that fall into the same `width` of x, the lowest and the highest
+ * (`extremes`, so that no peak is lost), or their mean (for layers of a stack, which have to keep their x in common).
+ * Nulls stay where they are. The borders are multiples of `width`, so that a window that moves on does not flicker.
+ */
+export function thin(points: readonly Point[], width: number, keep: 'extremes' | 'mean'): Point[] {
+  const thinned: Point[] = [];
+  let group: { x: number; y: number }[] = [];
+  const close = () => {
+    if (keep === 'mean' && group.length > 1) {
+      const mean = (of: 'x' | 'y') => group.reduce((sum, point) => sum + point[of], 0) / group.length;
+      thinned.push({ x: mean('x'), y: mean('y') });
+    } else if (group.length > 2) {
+      const low = group.reduce((a, b) => (b.y < a.y ? b : a));
+      const high = group.reduce((a, b) => (b.y > a.y ? b : a));
+      thinned.push(...(low === high ? [low] : low.x < high.x ? [low, high] : [high, low]));
+    } else thinned.push(...group);
+    group = [];
+  };
+  for (const { x, y } of points) {
+    const first = group[0];
+    if (y === null) {
+      close();
+      thinned.push({ x, y });
+      continue;
+    }
+    if (first && Math.floor(x / width) !== Math.floor(first.x / width)) close();
+    group.push({ x, y });
+  }
+  close();
+  return thinned;
+}
+
+export interface Band {
+  x: number;
+  /** null: a gap. */
+  low: number | null;
+  high: number;
+}
+
+/** Layers, each with the same x's, one upon the other; a null in the first is a gap in all, elsewhere it is 0. */
+export function stack(layers: readonly (readonly Point[])[]): Band[][] {
+  const sums: (number | null)[] = (layers[0] ?? []).map(({ y }) => (y === null ? null : 0));
+  return layers.map((points) =>
+    points.map(({ x, y }, i) => {
+      const low = sums[i] ?? null;
+      const high = (low ?? 0) + (y ?? 0);
+      if (low !== null) sums[i] = high;
+      return { x, low, high };
+    }),
+  );
+}
+
+/** The outline of a layer of a stack. */
+export function bandPath(band: readonly Band[], sx: (x: number) => number, sy: (y: number) => number): string {
+  let path = '';
+  let there = '';
+  let back = '';
+  const close = () => {
+    if (there) path += `M${there.slice(1)}${back}Z`;
+    there = back = '';
+  };
+  for (const { x, low, high } of band) {
+    if (low === null) {
+      close();
+      continue;
+    }
+    const at = round(sx(x));
+    there += `L${at} ${round(sy(high))}`;
+    back = `L${at} ${round(sy(low))}${back}`;
+  }
+  close();
+  return path;
+}
+
+/** Neighbours nearer than `width`, in order of `at`, in one group each. */
+export function cluster<T extends { at: number }>(items: readonly T[], width: number): T[][] {
+  const groups: T[][] = [];
+  for (const item of items) {
+    const group = groups.at(-1);
+    if (group && item.at - (group[0] as T).at < width) group.push(item);
+    else groups.push([item]);
+  }
+  return groups;
+}
+
+/** As short as an axis wants it: "16.0 GiB" -> "16 GiB", "0.50" -> "0.5". */
+export function trimZeros(text: string): string {
+  return text.replace(/\.(\d*?)0+(?!\d)/, (_, kept: string) => (kept ? `.${kept}` : ''));
 }
 
 function round(value: number): number {

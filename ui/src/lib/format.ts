@@ -50,6 +50,12 @@ export function formatBytes(value: Maybe): string {
   return `${unit ? significant(rest) : Math.round(rest)} ${units[unit]}`;
 }
 
+/** Bytes per second: "1.50 MiB/s". */
+export function formatRate(value: Maybe): string {
+  const text = formatBytes(value);
+  return text === UNKNOWN ? text : `${text}/s`;
+}
+
 /** Seconds: "12 ms", "3.4 s", "1 min 20 s", "2 h 5 min", "3 d 4 h". */
 export function formatDuration(seconds: Maybe): string {
   if (!known(seconds) || seconds < 0) return UNKNOWN;

@@ -66,7 +66,7 @@ describe('charts', () => {
     const same = scale(0, 1, 0, 1);
     const points = [{ x: 0, y: 1 }, { x: 1, y: 2 }, { x: 2, y: null }, { x: 3, y: 1 }, { x: 9, y: 1 }];
     expect(linePath(points, same, same)).toBe('M0 1L1 2M3 1L9 1');
-    expect(linePath(points, same, same, 5)).toBe('M0 1L1 2M3 1M9 1');
+    expect(linePath(points, same, same, 5)).toBe('M0 1L1 2M3 1h0M9 1h0');
     expect(areaPath(points, same, same, 5, 5)).toBe('M0 1L1 2L1 5L0 5Z');
     expect(scale(5, 5, 0, 9)(5)).toBe(0);
   });
