@@ -46,7 +46,7 @@ export class Api {
       headers: {
         Accept: 'application/json',
         ...(body === undefined || form ? {} : { 'Content-Type': 'application/json' }),
-        ...(key ? { Authorization: `Bearer ${key}` } : {}),
+        ...(key ? { Authorization: `Bearer ${headerText(key)}` } : {}),
         ...headers,
       },
     };
@@ -78,6 +78,11 @@ export class Api {
   async text(path: string, options?: CallOptions): Promise<string> {
     return (await this.request(path, { ...options, headers: { Accept: '*/*', ...options?.headers } })).text();
   }
+}
+
+/** For a header, which carries bytes: what is not ASCII goes as UTF-8, as the server compares it. */
+function headerText(text: string): string {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 export function queryString(query: Query = {}): string {

@@ -71,11 +71,11 @@ describe('events', () => {
 });
 
 describe('Api', () => {
-  const server = (status: number, body: string) => {
+  const server = (status: number, body: string, key = 'k') => {
     const calls: [string, RequestInit][] = [];
     const refused: number[] = [];
     const api = new Api({
-      key: () => 'k',
+      key: () => key,
       onUnauthorized: () => refused.push(1),
       fetch: (url, init) => {
         calls.push([url as string, init as RequestInit]);
@@ -91,6 +91,11 @@ describe('Api', () => {
     const [url, init] = calls[0] as [string, RequestInit];
     expect(url).toBe('/x?a=1&b=x&b=y');
     expect(init).toMatchObject({ method: 'POST', body: '{"q":1}', headers: { Authorization: 'Bearer k', 'Content-Type': 'application/json' } });
+  });
+  it('sends a key that is not ASCII as UTF-8, as curl does', async () => {
+    const { api, calls } = server(200, '{}', 'ü€');
+    await api.json('/x');
+    expect(calls[0]?.[1].headers).toMatchObject({ Authorization: 'Bearer \xc3\xbc\xe2\x82\xac' });
   });
   it('tells what the envelope says, and of a 401', async () => {
     const { api, refused } = server(401, '{"src":"llama-swap","error":{"message":"no key","code":"unauthorized"}}');
