@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamaswap.observe.flights import Flight, Flights
+from llamaswap.relay.response import Answer
 
 
 @dataclass
@@ -41,7 +42,8 @@ def fly(
     flight = flights.open(Exchange(**exchange), model, model, metered=metered)
     flight.body = body
     flight.granted_at = flight.begun
-    flight.response_headers = [(b"Content-Type", content_type.encode()), (b"Set-Cookie", b"secret")]
+    headers = [(b"Content-Type", content_type.encode()), (b"Set-Cookie", b"secret")]
+    flight.answer = Answer(200, b"OK", headers, -1, False)
     if answer is None:
         answer = {"usage": USAGE}
     flight.add(answer if isinstance(answer, bytes) else json.dumps(answer).encode())

@@ -194,19 +194,20 @@ async def test_a_batch_is_written_by_itself(where: str) -> None:
     assert stored == [1, 2, 3, 4]
 
 
-async def test_in_memory_nothing_waits_unless_somebody_reads(where: str) -> None:
-    with opened(where) as store:
+async def test_in_memory_only_the_last_rows_ever_reach_the_database() -> None:
+    with opened("", StoreLimits(keep_activity=3)) as store:
         heard: list[int] = []
         store.on_stored.append(lambda first, rows: heard.append(first))
-        store.settle()
+        for _ in range(2):
+            store.add_row(row())
+        assert await ids(store) == [1, 2]
+        for _ in range(5):
+            store.add_row(row())
+            await store.flush()
+        assert heard == [1, 3, 4, 5, 6, 7]
+        assert await ids(store) == [5, 6, 7]
         store.add_row(row())
-        with store._database._write_lock:
-            store.settle()
-        assert heard == []
-        store.settle()
-        assert heard == ([] if where else [1])
-        assert await ids(store) == [1]
-        assert heard == [1]
+        assert await ids(store) == [6, 7, 8]
 
 
 async def test_cancelled_it_loses_nothing(where: str) -> None:

@@ -187,6 +187,7 @@ async def test_what_is_over_needs_no_collector(stream: bool) -> None:
                     await up.answer()
                 assert (await client.response()).status == 200
             await world.idle()
+            world.rides.clear()
             left = [it for it in gc.get_objects() if isinstance(it, Flight | HttpExchange | Ride | Attempt)]
             assert len(left) <= 2, left
         finally:

@@ -18,6 +18,7 @@ from llamaswap.observe.flights import Flight, Flights
 from llamaswap.observe.hub import BUFFER_EVENTS, Subscription
 from llamaswap.observe.logs import HISTORY_BYTES
 from llamaswap.observe.rows import Row, Tokens
+from llamaswap.relay.response import Answer
 from llamaswap.routing.lifecycle import State
 from llamaswap.web.feed import LOG_BYTES_PER_S, LOG_PAUSE_S, REQUEST_PAUSE_S, Feed
 from llamaswap.web.sources import ROWS_KEPT, ROWS_TOLD
@@ -299,7 +300,8 @@ async def test_the_way_of_a_request(autojump_clock: MockClock) -> None:
         rig.fleet.becomes("a", State.READY)
         flight.granted_at = flight.begun
         assert (await rig.until("inflight"))["request"]["state"] == "waiting"
-        flight.response_headers = [(b"content-type", b"text/event-stream"), (b"set-cookie", b"secret")]
+        headers = [(b"content-type", b"text/event-stream"), (b"set-cookie", b"secret")]
+        flight.answer = Answer(200, b"OK", headers, -1, False)
         flight.add(b"data: 1\n\n")
         entry = (await rig.until("inflight"))["request"]
         assert (entry["state"], entry["resp_bytes"]) == ("streaming", 9) and entry["ttfb_ms"] is not None

@@ -31,6 +31,7 @@ from llamaswap.observe.machine import Disk, Interface, System
 from llamaswap.observe.sample import ModelUse, Sample
 from llamaswap.observe.store import Store
 from llamaswap.observe.system import Monitor
+from llamaswap.relay.response import Answer
 from llamaswap.relay.usage import read
 from llamaswap.reload import Origin, Reloader
 from llamaswap.routing.catalogue import Catalogue
@@ -150,7 +151,7 @@ async def test_the_answers_of_one_who_remembers(autojump_clock: MockClock) -> No
         flight.body = b'{"model":"a"}'
         flight.granted_at = flight.begun
         flight.exchange.status = status
-        flight.response_headers = ((b"content-type", b"application/json"),)
+        flight.answer = Answer(200, b"OK", [(b"content-type", b"application/json")], -1, False)
         if status == 200:
             flight.add(b'{"usage":{"prompt_tokens":3,"completion_tokens":5},"timings":{"predicted_per_second":9.5}}')
         flight.error = error
@@ -222,7 +223,7 @@ async def test_events(autojump_clock: MockClock) -> None:
         flight = opened(rig.flights)
         told.append(("inflight", await rig.until("inflight")))
         flight.granted_at = flight.begun
-        flight.response_headers = ((b"content-type", b"text/event-stream"),)
+        flight.answer = Answer(200, b"OK", [(b"content-type", b"text/event-stream")], -1, False)
         flight.add(b"data")
         told.append(("inflight", await rig.until("inflight")))
         rig.flights.close(flight)

@@ -1,14 +1,12 @@
 """Every finished model request, remembered: what it was, how long it took, what it cost.
 
-Answers are read a few at a time, after their clients have them; what comes of them is written by the store's task.
+An answer is read once its client has it; what comes of it is written by the store's task.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
@@ -24,8 +22,7 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 
 log = logging.getLogger("llamaswap.activity")
 
-BATCH_S = 0.08  # from a request's end until it is read; it is in the store a little later
-SLICE = 16  # answers read at once: less than a millisecond
+PACK_PAUSE_S = 0.25  # until new captures are compressed
 ERROR_CHARS = 500  # of a message
 SESSION_CHARS = 128  # of a session's id
 LEFT = "the client left before the answer was complete"
@@ -63,11 +60,10 @@ class Recorder:
         self.on_row: list[Callable[[Row], None]] = []
         """Called with every finished request, stored or not."""
         self._read = read
-        self._ended: deque[Flight] = deque()
         self._wake = trio.Event()
         self._to_pack: list[Capture] = []
         flights.on_close.append(self.closed)
-        flights.keep_bytes = self.captures.room(flights)
+        flights.keep_bytes = self.captures.keep_bytes
         store.on_stored.append(self._stored)
 
     def reconfigure(self, config: Config) -> None:
@@ -76,22 +72,27 @@ class Recorder:
         self.listed = config.metrics_max_in_memory
         self._session_ranks = _ranks(config.session_id_headers)
         self.captures.resize(config.capture_buffer_bytes)
+        self.flights.keep_bytes = self.captures.keep_bytes
         self.store.reconfigure(config.store_limits())
 
     def closed(self, flight: Flight) -> None:
-        """A request is over, its client has all of the answer.
+        """A request is over, its client has all of the answer, which is read here and now.
 
-        Most calls append and no more; each SLICE-th reads what has come together. Reading soon costs a third of
-        reading everything later, when it has left the processor's caches.
+        Later would cost three times as much: by then it has left the processor's caches.
         """
         if not flight.metered:
             return
-        ended = self._ended
-        if not ended:
-            self._wake.set()
-        ended.append(flight)
-        if len(ended) >= SLICE:
-            self._take()
+        answer = answer_of(flight)
+        try:
+            tokens, error = self._read(answer)
+        except Exception:  # the boundary between requests: one odd answer must not end the recording
+            log.exception("an answer of %s could not be read", flight.model)
+            tokens, error = NO_TOKENS, ""
+        row = self._row(flight, answer, tokens, error)
+        for observer in self.on_row:
+            observer(row)
+        captures = self.captures
+        self.store.add_row(row, captures.make(flight, answer) if captures.enabled else None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record until cancelled; the store writes meanwhile."""
@@ -101,18 +102,15 @@ class Recorder:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                await trio.sleep(BATCH_S)
-                self._take()
+                await trio.sleep(PACK_PAUSE_S)
                 await self._pack()
 
     async def flush(self) -> None:
         """Until everything that has ended is stored. Cancel-safe."""
-        self._take()
         await self.store.flush()
 
     def close(self) -> None:
         """Record what is left and close the store. Blocks."""
-        self._take()
         self.store.close()
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
@@ -145,28 +143,7 @@ class Recorder:
             for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
                 self.captures.packed(capture, request, answer)
 
-    def _take(self) -> None:
-        """Make rows of those that have ended."""
-        ended, read, captures, store = self._ended, self._read, self.captures, self.store
-        capturing = captures.enabled
-        clock_s = time.time() - time.monotonic()
-        while ended:
-            flight = ended.popleft()
-            answer = answer_of(flight)
-            try:
-                tokens, error = read(answer)
-            except Exception:  # the boundary between requests: one odd answer must not end the recording
-                log.exception("an answer of %s could not be read", flight.model)
-                tokens, error = NO_TOKENS, ""
-            row = self._row(flight, answer, tokens, error, clock_s)
-            for observer in self.on_row:
-                observer(row)
-            store.add_row(row, captures.make(flight, answer) if capturing else None)
-        store.settle()
-        self.flights.keep_bytes = captures.room(self.flights)
-
-    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str, clock_s: float) -> Row:
-        """`clock_s`: the time of day less the monotonic clock's."""
+    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str) -> Row:
         exchange, begun = flight.exchange, flight.begun
         ended = flight.ended_at or begun
         first, load_s = flight.first_byte_at, flight.load_s
@@ -183,7 +160,7 @@ class Recorder:
         if self._session_ranks and (session := self._session(exchange.headers)):
             metadata["session_id"] = session
         return Row(
-            int((ended + clock_s) * 1000),
+            int((flight.timestamp + ended - begun) * 1000),
             flight.model,
             flight.requested,
             exchange.client,
@@ -192,9 +169,9 @@ class Recorder:
             answer.status,
             *tokens,
             int((ended - begun) * 1000),
-            None if first is None else round((first - begun) * 1000, 2),
-            round(queue_s * 1000, 2) if queue_s > 0 else 0.0,
-            round(load_s * 1000, 2) if load_s else 0.0,
+            None if first is None else (first - begun) * 1000,
+            queue_s * 1000 if queue_s > 0 else 0.0,
+            load_s * 1000,
             error if error.isascii() else error.encode("utf-8", "backslashreplace").decode(),
             json.dumps(metadata) if metadata else "",
         )
@@ -209,6 +186,7 @@ class Recorder:
         return found[:SESSION_CHARS].decode("latin-1")
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+        self._wake.set()
         for id, (_, capture) in enumerate(rows, first):
             if isinstance(capture, Capture):
                 self.captures.add(id, capture)

@@ -9,7 +9,7 @@ import re
 import zlib
 from typing import NamedTuple
 
-from llamaswap.observe.flights import Flight
+from llamaswap.observe.flights import NO_KIND, Flight
 
 DECODED_BYTES = 16 << 20  # of a compressed answer; a small one may hold gigabytes
 
@@ -35,13 +35,7 @@ class Answer(NamedTuple):
 
 def answer_of(flight: Flight) -> Answer:
     """What a finished flight kept of its answer."""
-    content_type = encoding = ""
-    for name, value in flight.response_headers:
-        size = len(name)
-        if size == 12 and name.lower() == b"content-type":
-            content_type = value.decode("latin-1")
-        elif size == 16 and name.lower() == b"content-encoding":
-            encoding = value.decode("latin-1").strip().lower()
+    content_type, encoding = flight.answer.kind if flight.answer is not None else NO_KIND
     head = flight.head[0] if len(flight.head) == 1 else b"".join(flight.head)
     tail = b""
     if flight.tail:

@@ -1,6 +1,6 @@
 """Whole requests and their answers, the last ones, for `/api/captures/{id}`: in memory only, so much in all.
 
-Secrets are taken out before anything is kept. Bodies of media are left out, as llama-swap does; large ones are
+Secrets are taken out of what is shown. Bodies of media are left out, as llama-swap does; large ones are
 compressed, in a worker thread, and cut at BODY_BYTES.
 """
 
@@ -12,12 +12,11 @@ import zlib
 from collections.abc import Sequence
 
 from llamaswap.observe.answer import Answer, body
-from llamaswap.observe.flights import HEAD_BYTES, Flight, Flights, Headers
-from llamaswap.observe.redact import REDACTED, is_secret, shown_headers
+from llamaswap.observe.flights import HEAD_BYTES, Flight
+from llamaswap.observe.redact import shown_headers
 
 BODY_BYTES = 1 << 20  # of one body; more is left out
 SHARE = 4  # one capture takes at most this part of the buffer
-UNDER_WAY_BYTES = 32 << 20  # for answers that are still coming, all together
 PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
 PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
 FIXED_BYTES = 2000  # of a capture besides what it holds, about
@@ -30,21 +29,28 @@ _NO_ANSWER_BODY = (
 )
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 
-_harmless: set[bytes] = set()
-_gone: dict[bytes, tuple[bytes, bytes]] = {}
-_NAMES = 1000  # of headers that are remembered as one or the other
-
 
 class Capture:
     """One request and its answer. `answer` holds the body as it was carried."""
 
-    __slots__ = ("_packed", "answer", "cut", "path", "request_body", "request_headers", "response_headers", "size")
+    __slots__ = (
+        "_packed",
+        "answer",
+        "cut",
+        "path",
+        "request_body",
+        "request_bytes",
+        "request_headers",
+        "response_head",
+        "size",
+    )
 
     def __init__(self, flight: Flight, answer: Answer, most: int) -> None:
         path, request, size = flight.exchange.path, flight.body, len(answer.head)
         self.path = path
-        self.request_headers = without_secrets(flight.exchange.headers)
-        self.response_headers = without_secrets(flight.response_headers)
+        self.request_bytes = len(request)
+        self.request_headers = flight.exchange.headers
+        self.response_head = flight.answer
         self.cut = False
         if path.endswith(_NO_REQUEST_BODY):
             request = b""
@@ -58,9 +64,7 @@ class Capture:
             answer, self.cut = answer._replace(head=answer.head[:size], tail=b""), True
         self.answer = answer
         self._packed = False
-        for _, value in self.request_headers:
-            size += len(value)
-        self.size = FIXED_BYTES + size + len(self.request_body) + HEADER_BYTES * len(self.response_headers)
+        self.size = FIXED_BYTES + size + len(self.request_body) + HEADER_BYTES * len(self.request_headers)
 
     @property
     def packable(self) -> bool:
@@ -81,15 +85,18 @@ class Capture:
         if self._packed:
             request, answer = zlib.decompress(request), answer._replace(head=zlib.decompress(answer.head))
         content = body(answer)
-        headers = shown_headers(self.response_headers)
+        headers = shown_headers(self.response_head.passed if self.response_head is not None else ())
         if content is None:
             content = body(answer._replace(encoding="")) or b""  # as it was carried, its encoding still named
         else:
             headers.pop("Content-Encoding", None)
+        asked = shown_headers(self.request_headers)
+        if "Content-Length" in asked:
+            asked["Content-Length"] = str(self.request_bytes)  # requests with the same head share its headers
         record: dict[str, object] = {
             "id": id,
             "req_path": self.path,
-            "req_headers": shown_headers(self.request_headers),
+            "req_headers": asked,
             "req_body": base64.b64encode(request).decode(),
             "resp_headers": headers,
             "resp_body": base64.b64encode(content).decode(),
@@ -143,11 +150,10 @@ class Captures:
         capture.pack(request, answer)
         self.size_bytes += capture.size - before
 
-    def room(self, flights: Flights) -> int:
-        """How much of the beginning of each answer to keep, so that those under way take no more than their room."""
-        if not self.enabled:
-            return HEAD_BYTES
-        return max(HEAD_BYTES, min(self._body_bytes, UNDER_WAY_BYTES // (len(flights) + 1)))
+    @property
+    def keep_bytes(self) -> int:
+        """How much of the beginning of an answer is wanted."""
+        return max(HEAD_BYTES, self._body_bytes)
 
     def _fit(self) -> None:
         while self.size_bytes > self.limit_bytes:
@@ -164,23 +170,3 @@ def pack_all(captures: Sequence[Capture]) -> list[tuple[Capture, bytes, bytes]]:
             break
         done.append((capture, *capture.packed()))
     return done
-
-
-def without_secrets(headers: Headers) -> Headers:
-    """The same headers, credentials replaced."""
-    return [field if field[0] in _harmless else _hidden(field) for field in headers]
-
-
-def _hidden(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """A field whose name is not known to be harmless."""
-    name = field[0]
-    gone = _gone.get(name)
-    if gone is not None:
-        return gone
-    secret = is_secret(name.decode("latin-1"))
-    if len(_gone) + len(_harmless) < _NAMES:
-        if secret:
-            _gone[name] = (name, REDACTED.encode())
-        else:
-            _harmless.add(name)
-    return (name, REDACTED.encode()) if secret else field

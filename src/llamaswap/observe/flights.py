@@ -10,11 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from llamaswap.errors import RequestCancelled
 
 HEAD_BYTES = 8192  # of an answer: Anthropic's first event has the input tokens
+UNDER_WAY_BYTES = 32 << 20  # for the beginnings of all answers under way, together
 TAIL_BYTES = 65536  # the Responses API puts its usage into one large last event
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left before its answer
@@ -23,6 +24,29 @@ CANCELLED = "cancelled from outside"
 
 Stage = Literal["queued", "loading", "waiting", "streaming"]
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Kind(NamedTuple):
+    """What the body of an answer is."""
+
+    content_type: str
+    encoding: str
+    """Content-Encoding in small letters; empty for none."""
+
+
+NO_KIND = Kind("", "")
+
+
+class Head(Protocol):
+    """What a flight keeps of its answer's head."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def passed(self) -> Headers:
+        """The headers that went to the client."""
+        ...
 
 
 class Carried(Protocol):
@@ -45,6 +69,7 @@ class Flight:
     __slots__ = (
         "_room",
         "_tail_bytes",
+        "answer",
         "begun",
         "body",
         "cancelled",
@@ -63,7 +88,6 @@ class Flight:
         "model",
         "received",
         "requested",
-        "response_headers",
         "tail",
         "timestamp",
     )
@@ -90,8 +114,8 @@ class Flight:
         self.first_byte_at: float | None = None
         """When the first byte of the answer's body came."""
         self.ended_at: float | None = None
-        self.response_headers: Headers = ()
-        """Of the upstream's answer, as passed on."""
+        self.answer: Head | None = None
+        """The head of the upstream's answer."""
         self.received = 0
         """Bytes of the answer's body so far, its framing included."""
         self.head: list[bytes] = []
@@ -131,6 +155,11 @@ class Flight:
         self._tail_bytes += size
         while self._tail_bytes - len(self.tail[0]) >= TAIL_BYTES:
             self._tail_bytes -= len(self.tail.popleft())
+
+    @property
+    def response_headers(self) -> Headers:
+        """Of the upstream's answer, as passed on."""
+        return self.answer.passed if self.answer is not None else ()
 
     @property
     def whole(self) -> bool:
@@ -178,7 +207,7 @@ class Flights:
         self._active: dict[int, Flight] = {}
         self._numbers = count(1)
         self.keep_bytes = HEAD_BYTES
-        """How much of an answer's beginning is kept; more if answers are to be captured."""
+        """How much of an answer's beginning is kept at most; more if answers are to be captured."""
         self.on_open: list[Listener] = []
         self.on_close: list[Listener] = []
 
@@ -192,9 +221,14 @@ class Flights:
     def get(self, id: int) -> Flight | None:
         return self._active.get(id)
 
+    @property
+    def next_keep_bytes(self) -> int:
+        """What the next request may keep: less each, the more are under way."""
+        return max(HEAD_BYTES, min(self.keep_bytes, UNDER_WAY_BYTES // (len(self._active) + 1)))
+
     def open(self, exchange: Carried, model: str, requested: str, *, metered: bool) -> Flight:
         """A request has found its model."""
-        flight = Flight(next(self._numbers), exchange, model, requested, metered, self.keep_bytes)
+        flight = Flight(next(self._numbers), exchange, model, requested, metered, self.next_keep_bytes)
         self._active[flight.id] = flight
         for listener in self.on_open:
             listener(flight)

@@ -74,9 +74,9 @@ def activity_record(id: int, row: Row, *, has_capture: bool) -> dict[str, object
         "resp_status_code": row.resp_status_code,
         "tokens": {name: getattr(row, name) for name in Tokens._fields},
         "duration_ms": row.duration_ms,
-        "ttfb_ms": row.ttfb_ms,
-        "queue_ms": row.queue_ms,
-        "load_ms": row.load_ms,
+        "ttfb_ms": None if row.ttfb_ms is None else round(row.ttfb_ms, 2),
+        "queue_ms": round(row.queue_ms, 2),
+        "load_ms": round(row.load_ms, 2),
         "has_capture": has_capture,
     }
     if row.error_msg:

@@ -52,6 +52,10 @@ class Store:
         self._failing = False
         self._lost = 0
         self._closed = False
+        self._next_id = 1
+        """Of a row in memory."""
+        self._unasked: list[Row] = []
+        """The last rows, in memory, up to the one before `_next_id`."""
         self.on_stored: list[Stored] = []
         """Called with the first of consecutive ids and the rows, once they can be read."""
 
@@ -106,6 +110,9 @@ class Store:
             if not self._batch or self._closed:
                 return
             batch, self._batch = self._batch, Batch()
+            self._number(batch)
+            if not batch:
+                return
             first = 0
             try:
                 first = await trio.to_thread.run_sync(self._database.write, batch, limiter=self._writers)
@@ -118,25 +125,13 @@ class Store:
                 raise
             self._written(first, batch)
 
-    def settle(self) -> None:
-        """Write at once what waits, where that waits for nothing: in memory, and nobody reads just now."""
-        if not self._database.in_memory or not self._batch or self._flushing.locked() or self._closed:
-            return
-        try:
-            first = self._database.write_now(self._batch)
-        except sqlite3.Error as error:
-            self._refused(error)
-            return
-        if first is not None:
-            batch, self._batch = self._batch, Batch()
-            self._written(first, batch)
-
     def close(self) -> None:
         """Write what waits and close the file. Blocks; nothing is recorded any more."""
         if self._closed:
             return
         self._closed = True
         batch, self._batch = self._batch, Batch()
+        self._number(batch)
         try:
             if batch:
                 self._written(self._database.write(batch), batch)
@@ -151,6 +146,7 @@ class Store:
         """
         await self.flush()
         try:
+            await self._fill()
             return await trio.to_thread.run_sync(self._database.read, query, *args, limiter=self._readers)
         except sqlite3.Error as error:
             raise StoreFailed(f"the store cannot be read: {error}") from error
@@ -168,9 +164,36 @@ class Store:
         """The last loads of a model, newest first: (milliseconds since the epoch, seconds)."""
         return list(await self.read(_latest, "loads", "timestamp_ms, seconds", limit, "model", model))
 
+    def _number(self, batch: Batch) -> None:
+        """In memory, rows have their ids at once and wait for somebody to ask: of thousands a second, most are
+        forgotten before anybody does."""
+        if not self._database.in_memory or not batch.rows:
+            return
+        rows, batch.rows = batch.rows, []
+        first, self._next_id = self._next_id, self._next_id + len(rows)
+        self._unasked += [row for row, _ in rows]
+        keep = self._database.limits.keep_activity
+        if len(self._unasked) > keep > 0:
+            del self._unasked[:-keep]
+        for stored in self.on_stored:
+            stored(first, rows)
+
+    async def _fill(self) -> None:
+        """Put the rows that wait for it into the database in memory. Raises sqlite3.Error."""
+        async with self._flushing:
+            rows, self._unasked = self._unasked, []
+            try:
+                if rows:
+                    first = self._next_id - len(rows)
+                    await trio.to_thread.run_sync(self._database.fill, first, rows, limiter=self._writers)
+            except BaseException:
+                self._unasked[:0] = rows
+                raise
+
     async def _tidy(self) -> None:
         """Some rows at a time, so that batches get their turn."""
         try:
+            await self._fill()
             while await trio.to_thread.run_sync(self._database.forget_old, _now_ms(), limiter=self._writers):
                 pass
         except sqlite3.Error as error:

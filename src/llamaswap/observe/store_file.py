@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,15 @@ class Database:
         with self._read_lock:
             return query(self._reader, *args)
 
-    def write_now(self, batch: Batch) -> int | None:
-        """As `write`, but only if nobody else is at it; else None."""
-        if not self._write_lock.acquire(blocking=False):
-            return None
-        try:
-            return self._commit(batch)
-        finally:
-            self._write_lock.release()
+    def fill(self, first: int, rows: Sequence[Row]) -> None:
+        """Rows that have their ids already, `first` and on; what is there before a gap is forgotten.
+
+        Raises sqlite3.Error, nothing written then.
+        """
+        with self._write_lock, _transaction(self._writer) as connection:
+            if first > _last_id(connection) + 1:
+                connection.execute("DELETE FROM activity")
+            self._add_rows(connection, first, [(row, None) for row in rows])
 
     def write(self, batch: Batch) -> int:
         """Commit a batch and keep the limits; the id of its first row. Raises sqlite3.Error, nothing written then."""
@@ -78,17 +80,10 @@ class Database:
             return self._commit(batch)
 
     def _commit(self, batch: Batch) -> int:
-        connection = self._writer
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(self._writer) as connection:
             first = _last_id(connection) + 1
             self._add_rows(connection, first, batch.rows)
             self._add_others(connection, batch)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         return first
 
     def forget_old(self, now_ms: int) -> bool:
@@ -147,6 +142,18 @@ class Database:
                 connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", entries)
                 last = connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0]
                 _prune(connection, table, last, keep)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _last_id(connection: sqlite3.Connection) -> int:

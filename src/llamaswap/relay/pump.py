@@ -219,7 +219,7 @@ class Attempt:
         if answer.length >= 0:
             headers = [*headers, (b"Content-Length", b"%d" % answer.length)]
         if self._flight is not None:
-            self._flight.response_headers = headers
+            self._flight.answer = answer
             self._flight.chunked = self._raw
         framing = Framing.CHUNKED
         if self._bodiless:

@@ -7,8 +7,11 @@ parsing it costs more than all else that happens to a short answer.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import httptools
+
+from llamaswap.observe.flights import Kind
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -36,13 +39,13 @@ class Broken(Exception):
 class Answer:
     """What a final or interim response head says. Immutable once made."""
 
-    __slots__ = ("_date", "_mould", "chunked", "closes", "headers", "length", "plain", "reason", "status")
+    __slots__ = ("_date", "_fields", "_mould", "chunked", "closes", "kind", "length", "plain", "reason", "status")
 
     def __init__(self, status: int, reason: bytes, headers: list[Header], length: int, chunked: bool) -> None:
         self.status = status
         self.reason = reason
-        self.headers = headers
-        """Those that go on to the client, X-Accel-Buffering for event streams among them; no framing."""
+        self._fields = headers
+        self.kind = _kind(headers)
         self.length = length
         """Its Content-Length; -1 if it has none."""
         self.chunked = chunked
@@ -59,10 +62,21 @@ class Answer:
         twin = Answer.__new__(Answer)
         twin.status, twin.reason, twin.chunked, twin.closes = self.status, self.reason, self.chunked, self.closes
         twin.plain, twin.length, twin._date, twin._mould = self.plain, length, date, self._mould
-        twin.headers = self.headers
-        if date:
-            twin.headers = [(k, date if k == b"Date" or k == b"date" else v) for k, v in self.headers]
+        twin._fields, twin.kind = self._fields, self.kind
         return twin
+
+    @property
+    def headers(self) -> list[Header]:
+        """Those that go on to the client, X-Accel-Buffering for event streams among them; no framing."""
+        date = self._date
+        if not date:
+            return self._fields
+        return [(name, date if name == b"Date" or name == b"date" else value) for name, value in self._fields]
+
+    @property
+    def passed(self) -> list[Header]:
+        """The same with the Content-Length, if there is one."""
+        return [*self.headers, (b"Content-Length", b"%d" % self.length)] if self.length >= 0 else self.headers
 
     def wire(self) -> bytes:
         """The head as a client of HTTP/1.1 gets it whose connection stays open; only where `plain`."""
@@ -77,6 +91,17 @@ class Answer:
         if self.chunked:
             return b"%b%b%bTransfer-Encoding: chunked\r\n\r\n" % (before, self._date, after)
         return b"%b%b%bContent-Length: %d\r\n\r\n" % (before, self._date, after, self.length)
+
+
+def _kind(headers: Sequence[Header]) -> Kind:
+    content_type = encoding = ""
+    for name, value in headers:
+        key = name.lower()
+        if key == b"content-type":
+            content_type = value.decode("latin-1")
+        elif key == b"content-encoding":
+            encoding = value.decode("latin-1").strip().lower()
+    return Kind(content_type, encoding)
 
 
 class _HeadParser:

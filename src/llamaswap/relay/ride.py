@@ -99,9 +99,7 @@ class Ride:
         ex.bytes_sent = len(body)
         flight = ex.flight
         if flight is not None:
-            flight.response_headers = answer.headers
-            if not answer.chunked:
-                flight.response_headers = [*answer.headers, (b"Content-Length", b"%d" % answer.length)]
+            flight.answer = answer
             flight.chunked = answer.chunked
             if body:
                 flight.add(body)
