@@ -54,7 +54,13 @@ function rows(query) {
   const limit = Number(query.get('limit') ?? 25);
   const page = Number(query.get('page') ?? 1);
   const names = query.getAll('model');
-  const found = activity.filter((row) => !names.length || names.includes(row.model));
+  const status = query.get('status') ?? '';
+  const [min, max] = [Number(query.get('min_id') ?? 0), Number(query.get('max_id') ?? 1e9)];
+  const found = activity.filter((row) => (!names.length || names.includes(row.model)) && row.id >= min && row.id <= max)
+    .filter((row) => !status || (status === 'ok' ? row.resp_status_code < 400 : status === 'error' ? row.resp_status_code >= 400 : String(row.resp_status_code).startsWith(status.replaceAll('x', ''))));
+  const sorts = { id: (row) => row.id, duration: (row) => row.duration_ms, prompt: (row) => row.tokens.input_tokens, generated: (row) => row.tokens.output_tokens, gen_speed: (row) => row.tokens.tokens_per_second, prompt_speed: (row) => row.tokens.prompt_per_second };
+  const by = sorts[query.get('sort')] ?? sorts.id;
+  found.sort((a, b) => (query.get('order') === 'asc' ? 1 : -1) * (by(a) - by(b)));
   return { data: found.slice((page - 1) * limit, page * limit), page, limit, total: found.length, total_pages: Math.ceil(found.length / limit) };
 }
 

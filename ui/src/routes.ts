@@ -33,6 +33,12 @@ export const pages: readonly Entry[] = [
     nav: { icon: 'playground', key: 't' },
     load: () => import('./routes/PlaygroundPage.svelte'),
   },
+  {
+    path: 'activity',
+    title: 'Activity',
+    nav: { icon: 'activity', key: 'a' },
+    load: () => import('./routes/ActivityPage.svelte'),
+  },
   { path: 'logs', title: 'Logs', nav: { icon: 'logs', key: 'l' }, load: () => import('./routes/LogsPage.svelte') },
   {
     path: 'performance',

@@ -156,6 +156,7 @@ SHAPES: dict[str, Schema] = {
         )
     ),
     "Capture": record(
+        {"truncated": about(FLAG, "A body was longer than what is kept.")},
         id=WHOLE,
         req_path=TEXT,
         req_headers={"type": "object"},
