@@ -63,9 +63,10 @@ export class Chat {
   live = $state.raw<Live | null>(null);
   /** What is typed and not sent. */
   draft = $state.raw<Question>(EMPTY);
-  readonly messages = $derived(branch(this.conversation));
   #stop: AbortController | null = null;
   #keptAt = 0;
+  #branchOf: Conversation | null = null;
+  #branch: Message[] = [];
 
   constructor(conversation: Conversation) {
     this.conversation = conversation;
@@ -73,6 +74,15 @@ export class Chat {
 
   get running(): boolean {
     return this.live !== null;
+  }
+
+  /** The branch in sight. Not a $derived: it would end with the effect that opened the chat, and the chat lives on. */
+  get messages(): Message[] {
+    if (this.#branchOf !== this.conversation) {
+      this.#branchOf = this.conversation;
+      this.#branch = branch(this.conversation);
+    }
+    return this.#branch;
   }
 
   /** Ask; the answer comes under the end of the branch in sight. */
@@ -231,6 +241,8 @@ class Chats {
   known = $state(false);
   /** Whether they outlive the page. */
   lasting = $state(true);
+  /** The one that was looked at last, to come back to from another page. */
+  last: string | null = null;
   #open = new Map<string, Chat>();
   #library: Promise<Library> | null = null;
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { tabsFor, takesPictures } from './abilities';
 import { apiMessages, branch, siblings, titleOf, withChange, withHeadAt, withMessage, without, type Conversation, type Message } from './conversation';
 import { Library, MemoryBackend, readExport } from './library';
+import { readImages } from './media';
 import { fitted, sentAsItIs } from './pictures';
 import { Reply, ReplyError } from './reply';
 import { bodyOf, countSet, NO_SETTINGS, problemsIn } from './settings';
@@ -245,6 +246,16 @@ describe('vectors and scores', () => {
     expect(() => readRanking({ results: [] }, 1)).toThrow('no scores');
     expect(() => readRanking({}, 1)).toThrow('no list');
   });
+});
+
+it('reads pictures that were made, and does not show those that lie elsewhere', () => {
+  expect(readImages({ data: [{ b64_json: '/9j/AA==' }, { url: 'https://example.org/x.png' }, { url: 'javascript:x' }] })).toEqual([
+    { url: 'data:image/jpeg;base64,/9j/AA==', shown: true, type: 'jpeg' },
+    { url: 'https://example.org/x.png', shown: false, type: '' },
+  ]);
+  expect(readImages({ images: ['iVBO\nRw0='] })).toEqual([{ url: 'data:image/png;base64,iVBORw0=', shown: true, type: 'png' }]);
+  expect(() => readImages({ data: [{}] })).toThrow('no picture');
+  expect(() => readImages({})).toThrow('no list');
 });
 
 it('pictures are made smaller, never larger', () => {
