@@ -4,6 +4,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join, normalize } from 'node:path';
+import { answer } from './fake-answers.mjs';
 import { activity, inflight, models, world } from './fake-data.mjs';
 import { hardware, performance } from './fake-performance.mjs';
 
@@ -76,7 +77,7 @@ function page(path, response) {
   response.writeHead(200, { 'Content-Type': TYPES[file.split('.').pop()] ?? 'text/plain', 'Content-Security-Policy': CSP }).end(readFileSync(file));
 }
 
-createServer((request, response) => {
+createServer(async (request, response) => {
   const url = new URL(request.url, 'http://x');
   const path = decodeURIComponent(url.pathname);
   if (path === '/') return response.writeHead(302, { Location: '/ui/' }).end();
@@ -131,6 +132,10 @@ createServer((request, response) => {
     response.writeHead(200, { 'Content-Type': 'text/plain' }).write(history.upstream || 'nothing\n');
     const timer = setInterval(() => response.write(`one line of ${path.slice(13)} at ${new Date().toISOString()}\n`), 500);
     return response.on('close', () => clearInterval(timer));
+  }
+  if (path.startsWith('/v1/') && request.method === 'POST') {
+    const body = Buffer.concat(await request.toArray()).toString();
+    if (body.startsWith('{') && answer(path, JSON.parse(body), response, { json, failure })) return;
   }
   return failure(response, 404, '404 page not found');
 }).listen(PORT, '127.0.0.1', () => console.log(`a fake llamaswap at http://127.0.0.1:${PORT}`));
