@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import trio
 from llamaswap.config.settings import StoreLimits
 from llamaswap.errors import ConfigError
 from llamaswap.observe import store as store_module
+from llamaswap.observe import store_file as store_file_module
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store import Store, StoreFailed
 from llamaswap.observe.store_file import AT_ONCE
@@ -246,12 +247,52 @@ async def test_a_disk_that_refuses(
         for _ in range(2):
             store.add_row(long)
             store.add_row(long)
-            await store.flush()
+            await store.flush(again=True)
         assert len(caplog.records) == 1 and "full" in caplog.text
         writer.execute("PRAGMA max_page_count = 1000000")
-        await store.flush()
+        await store.flush(again=True)
         assert len(caplog.records) == 2 and "1 requests are missing" in caplog.text
         assert await ids(store) == [1, 2, 3]
+
+
+async def test_a_disk_that_has_room_again_is_written_to_though_nothing_happens_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "RETRY_S", 0.01)
+    with opened(tmp_path / "x.db") as store:
+        writer = store._database._writer
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        refused, stored = trio.Event(), trio.Event()
+        monkeypatch.setattr(store_module.log, "error", lambda *_: refused.set())
+        store.on_stored.append(lambda first, rows: stored.set())
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(store.run)
+                store.add_row(row(error_msg="x" * 100_000))
+                await refused.wait()
+                writer.execute("PRAGMA max_page_count = 1000000")
+                await stored.wait()
+                nursery.cancel_scope.cancel()
+
+
+async def test_who_reads_does_not_wait_for_a_file_that_somebody_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file_module, "BUSY_S", 0.05)
+    with opened(tmp_path / "x.db") as store:
+        store.add_row(row())
+        assert await ids(store) == [1]
+        with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            store.add_row(row())
+            await store.flush()
+            tried: list[str] = []
+            store._database._writer.set_trace_callback(tried.append)
+            assert await ids(store) == [1] and not tried
+            other.execute("COMMIT")
+            await store.flush(again=True)
+            assert await ids(store) == [1, 2] and tried
 
 
 def problem(path: Path | str) -> str:

@@ -22,6 +22,7 @@ from llamaswap.observe.store_file import Batch, Database
 log = logging.getLogger("llamaswap.store")
 
 BATCH_S = 0.05  # beyond the recorder's own batch; both and the write fit into 250 ms
+RETRY_S = 1.0  # between attempts while the disk refuses
 TIDY_S = 3600.0  # between removals of what is older than keepDays
 WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost
 WAITING_OTHERS = 2_000
@@ -38,7 +39,7 @@ class StoreFailed(SwapError):
 class Store:
     """Records from Trio's thread, synchronously and without waiting; `run` writes, everything async reads.
 
-    Readers see all that was recorded before they were called.
+    Readers see all that was recorded before they were called, or all that could be written.
     """
 
     def __init__(self, path: str = "", limits: StoreLimits | None = None) -> None:
@@ -99,15 +100,19 @@ class Store:
                 tidied = trio.current_time()
                 await self._tidy()
             with trio.move_on_at(tidied + TIDY_S):
-                await self._wake.wait()
+                if not self._failing:
+                    await self._wake.wait()
                 self._wake = trio.Event()
-                await trio.sleep(BATCH_S)
-            await self.flush()
+                await trio.sleep(RETRY_S if self._failing else BATCH_S)
+            await self.flush(again=True)
 
-    async def flush(self) -> None:
-        """Write what waits. Cancelled, it loses nothing; a disk that refuses is logged once, not raised."""
+    async def flush(self, *, again: bool = False) -> None:
+        """Write what waits. Cancelled, it loses nothing; a disk that refuses is logged once, not raised.
+
+        Once it has refused, only with `again` is it tried again: nobody who only wants to read waits for that.
+        """
         async with self._flushing:
-            if not self._batch or self._closed:
+            if not self._batch or self._closed or (self._failing and not again):
                 return
             batch, self._batch = self._batch, Batch()
             self._number(batch)
