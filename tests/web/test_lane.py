@@ -12,6 +12,7 @@ from upstreams import Connection, H1Client, chat
 
 from llamaswap.config.settings import Group
 from llamaswap.observe.flights import Flight
+from llamaswap.web.connection import BODY_STALL_S
 
 TOGETHER = {"g": Group("g", swap=False, members=("a", "b"))}
 PATH = "/v1/chat/completions"
@@ -293,7 +294,42 @@ async def test_a_request_in_pieces() -> None:
             await ask(world, client)
             await up.answer()
             assert (await client.response()).status == 200
-        assert len(world.rides) == 6
+        # The six in between, and the one whose head came whole and its body apart.
+        assert len(world.rides) == 7
+
+
+async def cut_behind_its_head(world: World) -> tuple[H1Client, bytes]:
+    """A client that has sent the head of a request that could ride; the body."""
+    client, _ = await boarded(world)
+    head, _, body = raw_request(chat(n=7)).partition(b"{")
+    await client.send(head + b"{" + body)  # which teaches the head
+    client.expect("POST")
+    up, _ = await world.up().request()
+    await up.answer()
+    assert (await client.response()).status == 200
+    await client.send(head)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    return client, b"{" + body
+
+
+async def test_a_body_that_never_comes_is_waited_for_so_long() -> None:
+    async with a_world() as world:
+        client, _ = await cut_behind_its_head(world)
+        client.expect("POST")
+        for _ in range(BODY_STALL_S + 2):
+            world.front.sweep()
+        response = await client.response()
+        assert (response.status, response.get("connection")) == (408, "close")
+        assert await client.closed()
+
+
+async def test_leaving_before_the_body() -> None:
+    async with a_world() as world:
+        client, body = await cut_behind_its_head(world)
+        await client.send(body[:3])
+        client.close()
+        await world.until(lambda: not world.front._connections)
+        assert world.up().accepted == 1
 
 
 async def test_many_at_once() -> None:

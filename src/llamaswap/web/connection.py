@@ -91,6 +91,15 @@ class Connection:
             else:
                 self.transport.close()
 
+    def expect(self, what: str) -> None:
+        """From now on the client owes us this (head or body), or nothing."""
+        self._reading, self.since = what, self.host.tick
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests."""
+        return self.exchange is None and self._reading != "body"
+
     def overdue(self) -> bool:
         """Called by the sweeper: whether the client owes us bytes for too long. Ends the wait if so."""
         waited = self.host.tick - self.since
@@ -202,7 +211,7 @@ class Connection:
                     self._reading = ""
                     return head
                 if not self._reading:
-                    self._reading, self.since = "head", self.host.tick
+                    self.expect("head")
             data = await self.transport.recv()
             if not data:
                 return None
@@ -210,7 +219,7 @@ class Connection:
 
     async def receive_body(self, limit: int) -> bytes:
         """More of a body that is owed. Raises ClientGone."""
-        self._reading, self.since = "body", self.host.tick
+        self.expect("body")
         try:
             data = await self.transport.recv(limit)
         except OSError as error:

@@ -149,7 +149,7 @@ class Front:
         self._accepting.cancel()
         self._close_sockets()
         for connection in self._connections:
-            if connection.exchange is None:
+            if connection.idle:
                 connection.scope.cancel()
 
     async def quiet(self) -> None:

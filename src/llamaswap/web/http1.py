@@ -19,6 +19,7 @@ TELLING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connect
 LEADING_LIMIT = 64  # bytes of empty lines before a request line (RFC 9112, 2.2)
 SILENT_LIMIT = 65536  # bytes of a chunked body that carry no data: trailers and chunk extensions
 
+HELD_BYTES = 60_000  # of a body that is waited for: what one read brings
 KNOWN_LIMIT, KNOWN_BYTES = 256, 4096  # heads remembered, and the longest of them
 
 _known: dict[bytes, RequestHead] = {}
@@ -151,6 +152,17 @@ def known_request(data: bytes) -> tuple[RequestHead, bytes] | None:
     if known.http10 or known.expects_continue or not known.keep_alive:
         return None
     return known.again(length), data[end:]
+
+
+def awaits_body(data: bytes) -> bool:
+    """Whether `data` is a whole head, one as `known_request` takes, and nothing of its body: many send it apart."""
+    if not data.endswith(b"\r\n\r\n"):
+        return False
+    key, length = _without_length(data)
+    known = _known.get(key)
+    if known is None or not 0 < length <= HELD_BYTES:
+        return False
+    return not known.http10 and not known.expects_continue and known.keep_alive
 
 
 def _without_length(raw: bytes) -> tuple[bytes, int]:

@@ -20,7 +20,7 @@ from llamaswap.relay.ride import Ride
 from llamaswap.relay.splice import BULK_BYTES
 from llamaswap.relay.transport import RECV_BYTES, Plain
 from llamaswap.web.connection import WATCH_LIMIT, Connection
-from llamaswap.web.http1 import known_request
+from llamaswap.web.http1 import awaits_body, known_request
 from llamaswap.web.http_exchange import HttpExchange
 
 
@@ -39,7 +39,7 @@ class Departures(Protocol):
 class Seat:
     """One connection's place in the lane."""
 
-    __slots__ = ("_connection", "_departures", "_engine", "_fd", "_pool", "_ride", "_sock", "_task")
+    __slots__ = ("_connection", "_departures", "_engine", "_fd", "_held", "_pool", "_ride", "_sock", "_task")
 
     def __init__(self, connection: Connection, transport: Plain, departures: Departures, pool: Pool) -> None:
         self._connection = connection
@@ -50,6 +50,8 @@ class Seat:
         self._engine: Engine = pool.engine
         self._task: Task | None = None
         self._ride: Ride | None = None
+        self._held = b""
+        """A head whose body is still to come."""
 
     async def rest(self) -> Ride | None:
         """Sleep while all goes its usual way.
@@ -90,6 +92,13 @@ class Seat:
             data = b""
         if self._ride is not None:
             self._meanwhile(data)
+            return
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._connection.expect("")
+        elif awaits_body(data):
+            self._held = data
+            self._connection.expect("body")
             return
         try:
             if data and self._depart(data):
