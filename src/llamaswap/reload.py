@@ -30,6 +30,8 @@ from llamaswap.watch import Watch
 
 log = logging.getLogger("llamaswap.reload")
 
+READ_S = 10.0  # for the files; a network file system that has gone away would keep all later reloads waiting
+
 Apply = Callable[[Config, Catalogue], None]
 """Go by this from now on. Synchronous, must not raise."""
 Told = Callable[[Mapping[str, object]], None]
@@ -95,6 +97,7 @@ class Reloader:
         self.on_reload: list[Told] = []
         self.last: Outcome | None = None
         self._one_at_a_time = trio.Lock()
+        self._reading = trio.CapacityLimiter(1)  # of its own: reads that hang must not take everybody's threads
 
     def on_apply(self, fn: Apply) -> None:
         """Have `fn` called with each new configuration, in the order of registration, the fleet after all."""
@@ -123,34 +126,40 @@ class Reloader:
             return Outcome(at, ConfigDiff(), [Problem("there is no configuration file to read again")])
         keep = {**self.config.ports(), **self._fleet.ports()}
 
-        def load() -> tuple[Sequence[Source], Config | None]:
-            sources = tuple(place.read())
-            if if_changed and sources == self._read:
-                return sources, None
+        def load(sources: Sequence[Source]) -> Config:
             if not any(source.text.strip() for source in sources):
                 # More likely a disk that was full than somebody who wants no models at all.
                 raise ConfigError([Problem("is empty, and ignored", file=source.file) for source in sources])
             found = load_sources(sources, keep_ports=keep)
             if found.start_port != self.config.start_port:  # only what runs keeps its port then
                 found = load_sources(sources, keep_ports=self._fleet.ports())
-            return sources, found
+            return found
 
+        sources: tuple[Source, ...] = ()
         try:
-            sources, config = await trio.to_thread.run_sync(load)
+            sources = await self._texts(place)
+            if if_changed and sources == self._read:
+                return None
+            config = await trio.to_thread.run_sync(load, sources, abandon_on_cancel=True)
         except ConfigError as error:
             if if_changed and list(error.problems) == list(self._problems):
                 return None
             self._problems, self._warnings = error.problems, error.warnings
-            self._read = await trio.to_thread.run_sync(_readable, place)
+            self._read = sources
             return Outcome(at, ConfigDiff(), error.problems)
         except Exception:  # a bug in reading must not end what runs
             log.exception("reading the configuration failed")
             return Outcome(at, ConfigDiff(), [Problem("internal error while reading it; the log says more")])
-        if config is None:
-            return None
         self._problems, self._warnings, self._loaded_at = (), config.warnings, at
-        self._read = self._sources = tuple(sources)
+        self._read = self._sources = sources
         return self._apply(config, at)
+
+    async def _texts(self, place: Place) -> tuple[Source, ...]:
+        """What the files say. Raises ConfigError, also if they cannot be read in READ_S."""
+        with trio.move_on_after(READ_S):
+            return tuple(await trio.to_thread.run_sync(place.read, abandon_on_cancel=True, limiter=self._reading))
+        message = f"cannot be read: no answer from the file system in {READ_S:g} s"
+        raise ConfigError([Problem(message, file=str(place.file or place.directory))])
 
     def _apply(self, config: Config, at: datetime) -> Outcome:
         """Switch over. No await from here to the end: for everybody it is one moment."""
@@ -252,13 +261,6 @@ def _preloaded(lease: Lease) -> None:
     if isinstance(lease.error, SwapError):
         log.error("preload of %s failed: %s", lease.model, lease.error)
     lease.release()
-
-
-def _readable(place: Place) -> tuple[Source, ...]:
-    try:
-        return tuple(place.read())
-    except ConfigError:
-        return ()
 
 
 def _summary(found: ConfigDiff) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -221,6 +222,31 @@ async def test_one_after_the_other(tmp_path: Path) -> None:
             for _ in range(5):
                 nursery.start_soon(r.reloader.reload, "test")
         assert [told["added"] for told in r.told] == [["b"], [], [], [], []]
+
+
+async def test_a_file_that_cannot_be_read_to_its_end_keeps_nothing_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe nobody writes into; a network file system that has gone away is the same."""
+    monkeypatch.setattr("llamaswap.reload.READ_S", 0.05)
+    async with rig(tmp_path, models={"a": model()}) as r:
+        file = r.place.file
+        assert file is not None
+        file.unlink()
+        os.mkfifo(file)
+        for _ in range(2):
+            with pytest.raises(BadRequest, match=r"config\.yaml: cannot be read: no answer from the file system"):
+                await r.reloader.reload_now()
+        async with trio.open_nursery() as nursery:  # as when the server ends meanwhile
+            monkeypatch.setattr("llamaswap.reload.READ_S", 1e9)
+            nursery.start_soon(r.reloader.reload, "test")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))  # lets the first reader go
+        file.unlink()
+        r.write(models={"a": model(), "b": model()})
+        monkeypatch.setattr("llamaswap.reload.READ_S", LIMIT_S)
+        assert (await r.reloader.reload_now())["added"] == ["b"]
 
 
 async def test_a_directory_and_its_problems(tmp_path: Path) -> None:
