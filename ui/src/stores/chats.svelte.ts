@@ -18,6 +18,7 @@ import { toasts } from './toasts.svelte';
 
 const SHOW_MS = 60; // fast enough to look like flowing
 const KEEP_MS = 3000; // what a crash of the browser may cost
+const KEEP_TYPED_MS = 400;
 
 /** What is known of an answer under way. */
 export interface Live {
@@ -65,6 +66,9 @@ export class Chat {
   draft = $state.raw<Question>(EMPTY);
   #stop: AbortController | null = null;
   #keptAt = 0;
+  // An answer under way is kept with a word on how it ended, should it end here: see #keep.
+  #keepSoon = soon(() => { if (!this.running) this.#put(this.conversation); }, KEEP_TYPED_MS);
+  #discarded = false;
   #branchOf: Conversation | null = null;
   #branch: Message[] = [];
 
@@ -130,6 +134,12 @@ export class Chat {
     this.#stop?.abort();
   }
 
+  /** It is deleted: nothing of it is kept any more. */
+  discard(): void {
+    this.#discarded = true;
+    this.stop();
+  }
+
   show(id: string): void {
     if (!this.running) this.change(withHeadAt(this.conversation, id));
   }
@@ -138,9 +148,10 @@ export class Chat {
     if (!this.running) this.change(without(this.conversation, message.id));
   }
 
+  /** What has been said nothing in is not kept. */
   change(conversation: Conversation): void {
     this.conversation = conversation;
-    if (conversation.messages.length || chats.list.some(({ id }) => id === conversation.id)) void chats.keep(conversation);
+    if (conversation.messages.length || chats.list.some(({ id }) => id === conversation.id)) this.#keepSoon();
   }
 
   async #answer(parent: string, model: string): Promise<void> {
@@ -172,14 +183,18 @@ export class Chat {
     this.#stop = null;
     this.live = null;
     this.conversation = withChange(this.conversation, message.id, { ...snapshot(reply, true), ...change });
-    void chats.keep(this.conversation);
+    this.#put(this.conversation);
+  }
+
+  #put(conversation: Conversation): void {
+    if (!this.#discarded) void chats.keep(conversation);
   }
 
   /** Keep what there is so far, for the case that the page is closed. */
   #keep(reply: Reply, id: string): void {
     this.#keptAt = Date.now();
     const error = { message: 'The page was closed before the answer was complete.', code: 'interrupted' };
-    void chats.keep(withChange(this.conversation, id, { ...snapshot(reply, false), error }));
+    this.#put(withChange(this.conversation, id, { ...snapshot(reply, false), error }));
   }
 }
 
@@ -214,7 +229,13 @@ async function ask(conversation: Conversation, model: string, reply: Reply, sign
 /** Read an answer, streamed or whole, into `reply`. Throws ReplyError if it breaks off. */
 export async function readReply(response: Response, reply: Reply, signal: AbortSignal, show: () => void): Promise<void> {
   if (!response.headers.get('Content-Type')?.includes('text/event-stream') || !response.body) {
-    reply.chunk(await response.json(), performance.now());
+    const text = await response.text();
+    try {
+      reply.chunk(JSON.parse(text), performance.now());
+    } catch (error) {
+      if (error instanceof ReplyError) throw error;
+      throw new ReplyError(`The server answered with something that is not JSON: ${text.slice(0, 200)}`);
+    }
     return;
   }
   const parser = new SseParser(({ data }) => reply.event(data, performance.now()));
@@ -303,10 +324,8 @@ class Chats {
   }
 
   async remove(ids: readonly string[]): Promise<void> {
-    for (const id of ids) {
-      this.#open.get(id)?.stop();
-      this.#open.delete(id);
-    }
+    for (const id of ids) this.#open.get(id)?.discard();
+    for (const id of ids) this.#open.delete(id);
     await (await this.#get()).remove(ids);
     await this.refresh();
   }
