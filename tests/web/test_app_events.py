@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import trio
@@ -44,6 +45,21 @@ async def test_the_stream_ends_when_the_server_stops(nursery: trio.Nursery) -> N
     async with calling(create_app(state), "/api/events") as late:
         assert await late.receive() == b""
         assert late.status == 200
+
+
+async def test_the_stream_ends_when_other_keys_count(nursery: trio.Nursery) -> None:
+    state = make_state()
+    await nursery.start(Feed(state).run)
+    app = create_app(state)
+    async with calling(app, "/api/events") as call:
+        await call.receive()
+        state.apply(replace(state.config, metrics_max_in_memory=7), state.catalogue)
+        state.hub.publish("activity", {"id": 1})
+        assert types(await call.receive()) == ["activity"]
+        await wait_all_tasks_blocked()
+        state.apply(replace(state.config, api_keys=("k",)), state.catalogue)
+        assert await call.receive() == b""
+    assert (await app.test_client().get("/api/events")).status_code == 401
 
 
 async def test_a_heartbeat_in_silence(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -124,6 +125,16 @@ async def test_a_stream_ends_when_the_server_stops() -> None:
         assert await call.receive() == b""
         assert call.status == 200
         assert state.logs.combined._subscribers == []
+
+
+async def test_a_stream_ends_when_other_keys_count() -> None:
+    state = make_state()
+    async with calling(create_app(state), "/logs/stream") as call:
+        await trio.testing.wait_all_tasks_blocked()
+        state.apply(replace(state.config, api_keys=("k",)), state.catalogue)
+        state.logs.proxy.write(b"not for strangers\n")
+        assert await call.receive() == b""
+    assert state.logs.combined._subscribers == []
 
 
 async def test_head_does_not_stream() -> None:

@@ -185,5 +185,9 @@ class Hub:
     def close(self) -> None:
         """End all streams, now and in future: the server stops."""
         self._closed = True
+        self.send_away()
+
+    def send_away(self) -> None:
+        """End all streams there are; who may can follow again."""
         for subscriber in self._subscribers[:]:
             subscriber.close()

@@ -49,16 +49,17 @@ def _lines() -> int | None:
 
 
 class LogStream:
-    """A log as a response body: an async iterator that ends when the server stops.
+    """A log as a response body: an async iterator that ends when the server stops, or at once when `rekeyed` is set.
 
     It subscribes with the first chunk asked for, so that a response that is never sent (Quart sends the
     head before it enters the body) holds nothing.
     """
 
-    def __init__(self, monitor: LogMonitor, wanted: Wanted, stopping: trio.Event) -> None:
+    def __init__(self, monitor: LogMonitor, wanted: Wanted, stopping: trio.Event, rekeyed: trio.Event) -> None:
         self._monitor = monitor
         self._wanted = wanted
         self._stopping = stopping
+        self._rekeyed = rekeyed
         self._begun = False
         self._subscription: Subscription | None = None
 
@@ -77,10 +78,11 @@ class LogStream:
             raise StopAsyncIteration
         chunk = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_on_stop, nursery.cancel_scope)
+            for end in (self._stopping, self._rekeyed):
+                nursery.start_soon(_cancel_at, end, nursery.cancel_scope)
             chunk = await self._subscription.receive()
             nursery.cancel_scope.cancel()
-        if chunk is None:
+        if chunk is None or self._rekeyed.is_set():
             await self.aclose()
             raise StopAsyncIteration
         return chunk
@@ -90,9 +92,10 @@ class LogStream:
         if self._subscription is not None:
             self._subscription.close()
 
-    async def _cancel_on_stop(self, scope: trio.CancelScope) -> None:
-        await self._stopping.wait()
-        scope.cancel()
+
+async def _cancel_at(end: trio.Event, scope: trio.CancelScope) -> None:
+    await end.wait()
+    scope.cancel()
 
 
 def blueprint(state: AppState) -> Blueprint:
@@ -126,7 +129,8 @@ def blueprint(state: AppState) -> Blueprint:
         if request.method == "HEAD":
             response = text_response("")
         else:
-            body = LogStream(monitor, Wanted(lines, follow="no-follow" not in request.args), state.stopping)
+            wanted = Wanted(lines, follow="no-follow" not in request.args)
+            body = LogStream(monitor, wanted, state.stopping, state.rekeyed)
             response = Response(body, content_type="text/plain; charset=utf-8")
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"

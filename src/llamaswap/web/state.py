@@ -75,6 +75,8 @@ class AppState:
     logs: Logs
     stopping: trio.Event
     """Set when the server begins to shut down: streams end."""
+    rekeyed: trio.Event = field(default_factory=trio.Event)
+    """Set, and replaced, when other keys count: whoever follows has to show one of them."""
     flights: Flights = field(default_factory=Flights)
     hub: Hub = field(default_factory=Hub)
     model_log: ModelLog = field(default_factory=ModelLog)
@@ -88,9 +90,14 @@ class AppState:
     build_date: str = BUILD_DATE
 
     def apply(self, config: Config, catalogue: Catalogue) -> None:
-        """From now on these models."""
+        """From now on these models, and these keys."""
+        rekeyed = config.api_keys != self.config.api_keys
         self.config = config
         self.catalogue = catalogue
+        if rekeyed:
+            self.rekeyed.set()
+            self.rekeyed = trio.Event()
+            self.hub.send_away()
 
     def states(self) -> dict[str, State]:
         """The lifecycle state of every model, by id; a model the fleet does not know is stopped."""
