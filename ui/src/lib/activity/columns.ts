@@ -51,7 +51,7 @@ export const COLUMNS: readonly ActivityColumn[] = [
   { id: 'cached', label: 'Cached', title: 'Tokens of the prompt that were cached', num: true, sort: 'cached', first: 'desc', usual: true, text: (row) => formatCount(row.tokens.cache_tokens) },
   { id: 'out', label: 'Out', title: 'Tokens of the answer', num: true, sort: 'generated', first: 'desc', usual: true, text: (row) => formatCount(row.tokens.output_tokens) },
   { id: 'drafted', label: 'Drafted', title: 'Tokens that a draft model guessed, and how many were taken', num: true, sort: 'drafted', first: 'desc', text: drafted },
-  { id: 'prompt_speed', label: 'Prompt', title: 'Speed of reading the prompt', num: true, sort: 'prompt_speed', first: 'desc', usual: true, text: (row) => formatSpeed(row.tokens.prompt_per_second) },
+  { id: 'prompt_speed', label: 'Prompt speed', title: 'Speed of reading the prompt', num: true, sort: 'prompt_speed', first: 'desc', usual: true, text: (row) => formatSpeed(row.tokens.prompt_per_second) },
   { id: 'gen_speed', label: 'Speed', title: 'Speed of generating the answer', num: true, sort: 'gen_speed', first: 'desc', usual: true, text: (row) => formatSpeed(row.tokens.tokens_per_second) },
   { id: 'queue', label: 'Queue', title: 'Waited for its turn', num: true, text: (row) => formatMs(row.queue_ms) },
   { id: 'load', label: 'Load', title: 'Waited for the model to load', num: true, text: (row) => formatMs(row.load_ms) },
