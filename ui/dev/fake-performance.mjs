@@ -38,7 +38,7 @@ function sample(at) {
   });
   for (let id = 0; id < GPUS; id += 1) {
     const mine = running.map(([, , , gpu]) => gpu / GPUS);
-    const mem = 600 + mine.reduce((sum, gib) => sum + gib * 1024, 0);
+    const mem = Math.min(24_500, 600 + mine.reduce((sum, gib) => sum + gib * 1024, 0));
     const util = within(100 * work * (id ? 0.82 : 1) + noise(12), 0, 100);
     answer.gpu_stats.push({
       timestamp, id, name: 'NVIDIA GeForce RTX 3090', uuid: `GPU-${id}`, vendor: 'nvidia', temp_c: Math.round(41 + util * 0.3 + id * 4), vram_temp_c: null,

@@ -32,6 +32,7 @@ describe('format', () => {
     expect([-5, 2, 12, 61, 7200, 200_000].map(ago)).toEqual(['just now', 'just now', '12 s ago', '1 min ago', '2 h ago', '2 d ago']);
     const noon = new Date(2026, 7, 1, 12, 0, 0).getTime();
     expect(f.formatTime(noon, noon)).toBe('12:00:00');
+    expect(f.formatTimeOfDay(noon - 3_598_000)).toBe('11:00:02');
     expect(f.formatTime(noon, noon + 86_400_000)).toBe('1 Aug 12:00:00');
     expect(f.formatTime(noon, noon + 86_400_000 * 300)).toBe('1 Aug 2026 12:00:00');
     expect(f.formatFull(noon)).toMatch(/^2026-08-01 12:00:00 [+-]\d{4}$/);

@@ -1,3 +1,4 @@
+import { untrack } from 'svelte';
 import { ApiError, isAbort, messageOf } from '../lib/api';
 import { hasNews, merge, type History } from '../lib/performance/history';
 import type { Hardware, PerformanceAnswer } from '../lib/types';
@@ -30,7 +31,7 @@ class Machine {
       this.wake();
     });
     this.#hardwareAsked = false;
-    void this.#run(stop.signal);
+    void untrack(() => this.#run(stop.signal)); // whoever calls this in an effect does not depend on what it reads
     return () => stop.abort();
   }
 

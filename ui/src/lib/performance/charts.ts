@@ -12,6 +12,8 @@ export interface Line {
   label: string;
   points: Point[];
   color?: string;
+  /** Filled down to zero: what the chart is about, if there are others beside it. */
+  area?: boolean;
 }
 
 export interface Chart {
@@ -82,7 +84,7 @@ export function machineCharts(moments: readonly Moment[], nic: string | undefine
       unit: 'percent',
       max: 100,
       lines: [
-        line('All cores', moments, system((it) => meanOf(it.cpu_util_per_core))),
+        { ...line('All cores', moments, system((it) => meanOf(it.cpu_util_per_core))), area: true },
         ...(cores > 1
           ? [line('Busiest core', moments, system((it) => (it.cpu_util_per_core.length ? Math.max(...it.cpu_util_per_core) : null)))]
           : []),
@@ -105,7 +107,7 @@ export function machineCharts(moments: readonly Moment[], nic: string | undefine
       note: `of ${formatBytes(memory)}${now.swap_total_mb ? `, swap of ${formatBytes(now.swap_total_mb * MIB)}` : ', no swap'}`,
       unit: 'bytes',
       max: Math.max(memory, ...(now.swap_total_mb ? swap.points.map(({ y }) => y ?? 0) : [])),
-      lines: [line('Used', moments, system((it) => it.mem_used_mb * MIB)), ...(now.swap_total_mb ? [swap] : [])],
+      lines: [{ ...line('Used', moments, system((it) => it.mem_used_mb * MIB)), area: true }, ...(now.swap_total_mb ? [swap] : [])],
     },
     {
       id: 'disk',
