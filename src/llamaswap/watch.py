@@ -90,7 +90,8 @@ class Watch:
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Call `changed` at first, and then whenever they look different from before, until cancelled.
 
-        Not while none of them is there. What happens during the call is noticed after it.
+        What was different for a moment counts too: somebody else may have read it then. Not while none of
+        them is there. What happens during the call is noticed after it.
         """
         inotify = Inotify.open() if self._notify else None
         known: Look | None = None
@@ -108,7 +109,9 @@ class Watch:
     async def _settled(self, known: Look | None, inotify: Inotify | None) -> Look | None:
         """How they look, when that is new and stays so; None if there is nothing to read."""
         seen = await self._look(inotify)
-        while seen and seen != known:
+        moved = False
+        while seen and (moved or seen != known):
+            moved = True
             fewer = known is not None and not known.keys() <= {path for path, how in seen.items() if how}
             await trio.sleep(self._gone_s if fewer else self._settle_s)
             before, seen = seen, await self._look(inotify)

@@ -134,6 +134,28 @@ async def test_files_come_and_go_in_a_directory(tmp_path: Path, how: dict[str, b
         assert await told.nothing_before(lambda: (tmp_path / "b.yaml").write_text("bb")) == ["bb"]
 
 
+async def test_what_was_there_for_a_moment_is_told_when_it_is_gone(tmp_path: Path) -> None:
+    """Somebody wrote it, had it reloaded, and took it away again, all before the watcher would have read it."""
+    stays, moment = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    stays.touch()
+    moment.touch()
+    looks = iter([[stays], [stays], [stays, moment]])
+    told = trio.Event()
+    calls: list[str] = []
+
+    async def changed() -> None:
+        calls.append("changed")
+        if len(calls) == 2:
+            told.set()
+
+    watch = Watch(lambda: next(looks, [stays]), poll_s=0.01, notify=False, **QUICK)
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run, changed)
+            await told.wait()
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_is_written_in_pieces_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("1")
