@@ -6,6 +6,8 @@ import json
 import re
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -422,6 +424,13 @@ def test_check_of_nothing(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monk
 def test_schema(shell: Shell) -> None:
     assert shell("schema") == 0
     assert shell.out == (Path(__file__).parents[2] / "config-schema.json").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_disk_that_is_full() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "llamaswap", "schema"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"llamaswap: cannot write the output: No space left on device\n")
 
 
 # -- help

@@ -39,7 +39,7 @@ def since(text: str) -> str:
     try:
         return datetime.fromisoformat(text).astimezone().isoformat()
     except (ValueError, OverflowError):
-        wanted = "an age such as 10m, 2h, 1d, or a time such as 2026-08-01T14:30"
+        wanted = "an age such as 10m, 2h, 1d, nor a time such as 2026-08-01T14:30"
         raise argparse.ArgumentTypeError(f"{text!r} is neither {wanted}") from None
 
 

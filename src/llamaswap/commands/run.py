@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llamaswap.commands.catalogue import COMMANDS
-from llamaswap.commands.client import INTERRUPTED, PIPE_BROKEN, CommandError
+from llamaswap.commands.client import FAILED, INTERRUPTED, PIPE_BROKEN, CommandError
 from llamaswap.commands.spec import Command, command_parser
 
 
@@ -28,9 +28,18 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough. Python's own flush at the exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return PIPE_BROKEN
+        _say_no_more()
+        return PIPE_BROKEN  # whoever read our output has had enough
+    except OSError as error:
+        _say_no_more()
+        what = error if error.filename is not None else f"cannot write the output: {error.strerror or error}"
+        print(f"llamaswap: {what}", file=sys.stderr)
+        return FAILED
+
+
+def _say_no_more() -> None:
+    """Python's own flush at the exit must not complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(command: Command, words: Sequence[str]) -> int:
