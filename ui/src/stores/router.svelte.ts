@@ -64,6 +64,7 @@ class Router {
       const link = (event.target as Element).closest?.('a[href]');
       if (!(link instanceof HTMLAnchorElement) || link.target || link.hasAttribute('download')) return;
       if (link.origin !== location.origin || !link.pathname.startsWith(BASE)) return;
+      if (link.hash) return; // to a place on this page: the browser goes there
       event.preventDefault();
       this.go(link.pathname.slice(BASE.length) + link.search);
     });

@@ -41,6 +41,12 @@ export class Rows {
     if (this.#filter) await this.#fetch(this.#filter);
   }
 
+  /** Ends what is under way; nothing is asked for afterwards. */
+  close(): void {
+    this.#filter = null;
+    this.#stop.abort();
+  }
+
   /** Something has finished, or may have been missed. */
   happened(): void {
     this.#news();
