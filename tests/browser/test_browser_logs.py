@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 def test_lines_arrive(stage: Stage, visit: Visit) -> None:
     me = visit(stage.server.url, "logs")
     proxy = me.page.get_by_role("region", name="Log of proxy")
-    expect(proxy).to_contain_text("listens on")
-    stage.script("alpha", say="\x1b[32mgreen\x1b[0m and &lt;plain&gt;\n", complain="error: not really\n")
+    expect(proxy).to_contain_text("GET /")
+    stage.script("alpha", say="\x1b[32mgreen\x1b[0m and &lt;plain&gt;\n", complain="0.00.123 E error: not really\n")
     stage.ask("alpha")
     expect(proxy).to_contain_text("POST /v1/chat/completions")
     me.page.get_by_role("radio", name="All models").check()

@@ -32,6 +32,14 @@ document.addEventListener('securitypolicyviolation', (event) =>
 SETTLED = """() => Promise.all(document.getAnimations()
   .filter((animation) => animation.effect.getComputedTiming().iterations !== Infinity)
   .map((animation) => animation.finished.catch(() => 0))).then(() => 0)"""
+COVERED = """() => [...document.querySelectorAll('main :is(a, button, input, select, textarea, summary)')]
+  .filter((element) => {
+    if (!element.checkVisibility({visibilityProperty: true, opacityProperty: true}) || element.disabled) return false;
+    element.scrollIntoView({block: 'center', behavior: 'instant'});
+    const {left, top, width, height} = element.getBoundingClientRect();
+    const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+    return width && !(hit && (element.contains(hit) || hit.contains(element) || hit.closest('label')?.contains(element)));
+  }).map((element) => element.outerHTML.slice(0, 160))"""
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
   const wide = document.documentElement.scrollWidth > width;
@@ -105,6 +113,11 @@ class Visitor:
     def sideways(self) -> list[str]:
         """What sticks out to the right, so that the page scrolls sideways."""
         found: list[str] = self.page.evaluate(OVERFLOW)
+        return found
+
+    def covered(self) -> list[str]:
+        """What one could tap or type into, if something else did not lie over it wherever one scrolls."""
+        found: list[str] = self.page.evaluate(COVERED)
         return found
 
     def axe(self) -> list[str]:
