@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from flying import Exchange, fly, land
 
 from llamaswap.config import loads
 from llamaswap.config.settings import StoreLimits
 from llamaswap.observe import flights as flights_module
-from llamaswap.observe.activity import BROKEN, LEFT, Recorder
+from llamaswap.observe.activity import BROKEN, LEFT, PAUSE_S, SLICE, Recorder
 from llamaswap.observe.captures import Captures
 from llamaswap.observe.flights import HEAD_BYTES, Flights
 from llamaswap.observe.store import Store
@@ -190,14 +191,29 @@ async def test_an_answer_that_breaks_the_reader_breaks_nothing_else(flights: Fli
     assert [record["tokens"]["output_tokens"] for record in await records(recorder)] == [3, -1]
 
 
-async def test_an_answer_is_read_at_once(flights: Flights, recorder: Recorder) -> None:
-    """And let go: nothing of it waits for a task that may be late."""
+async def test_many_at_once_are_not_piled_up(flights: Flights, recorder: Recorder) -> None:
     heard: list[object] = []
     recorder.on_row.append(heard.append)
-    for number in range(40):
+    for _ in range(3 * SLICE + 1):
         land(flights)
-        assert len(heard) == number + 1
-    assert len(await records(recorder, limit=999)) == 40
+    assert len(heard) == 3 * SLICE
+    assert len(await records(recorder, limit=999)) == 3 * SLICE + 1
+
+
+async def test_an_answer_is_read_a_moment_later(
+    flights: Flights, recorder: Recorder, autojump_clock: trio.testing.MockClock
+) -> None:
+    """So that its connection's next request goes first."""
+    heard: list[object] = []
+    recorder.on_row.append(heard.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(recorder.run)
+        for number in range(3):
+            land(flights)
+            assert len(heard) == number
+            await trio.sleep(2 * PAUSE_S)
+            assert len(heard) == number + 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_closing_records_the_rest(flights: Flights, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
@@ -22,6 +23,8 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 
 log = logging.getLogger("llamaswap.activity")
 
+PAUSE_S = 0.005  # until an answer is read: its connection's next request goes first, yet the caches still hold it
+SLICE = 64  # answers that wait for that, at most
 PACK_PAUSE_S = 0.25  # until new captures are compressed
 ERROR_CHARS = 500  # of a message
 SESSION_CHARS = 128  # of a session's id
@@ -60,7 +63,9 @@ class Recorder:
         self.on_row: list[Callable[[Row], None]] = []
         """Called with every finished request, stored or not."""
         self._read = read
+        self._ended: deque[Flight] = deque()
         self._wake = trio.Event()
+        self._packing = trio.Event()
         self._to_pack: list[Capture] = []
         flights.on_close.append(self.closed)
         flights.keep_bytes = self.captures.keep_bytes
@@ -76,42 +81,53 @@ class Recorder:
         self.store.reconfigure(config.store_limits())
 
     def closed(self, flight: Flight) -> None:
-        """A request is over, its client has all of the answer, which is read here and now.
-
-        Later would cost three times as much: by then it has left the processor's caches.
-        """
+        """A request is over, its client has all of the answer."""
         if not flight.metered:
             return
-        answer = answer_of(flight)
-        try:
-            tokens, error = self._read(answer)
-        except Exception:  # the boundary between requests: one odd answer must not end the recording
-            log.exception("an answer of %s could not be read", flight.model)
-            tokens, error = NO_TOKENS, ""
-        row = self._row(flight, answer, tokens, error)
-        for observer in self.on_row:
-            observer(row)
-        captures = self.captures
-        self.store.add_row(row, captures.make(flight, answer) if captures.enabled else None)
+        ended = self._ended
+        if not ended:
+            self._wake.set()
+        ended.append(flight)
+        if len(ended) >= SLICE:
+            self._take()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record until cancelled; the store writes meanwhile."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.store.run)
+            nursery.start_soon(self._keep_packing)
             task_status.started()
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                await trio.sleep(PACK_PAUSE_S)
-                await self._pack()
+                await trio.sleep(PAUSE_S)
+                self._take()
 
     async def flush(self) -> None:
         """Until everything that has ended is stored. Cancel-safe."""
+        self._take()
         await self.store.flush()
 
     def close(self) -> None:
         """Record what is left and close the store. Blocks."""
+        self._take()
         self.store.close()
+
+    def _take(self) -> None:
+        """Read the answers of those that have ended."""
+        ended, captures = self._ended, self.captures
+        while ended:
+            flight = ended.popleft()
+            answer = answer_of(flight)
+            try:
+                tokens, error = self._read(answer)
+            except Exception:  # the boundary between requests: one odd answer must not end the recording
+                log.exception("an answer of %s could not be read", flight.model)
+                tokens, error = NO_TOKENS, ""
+            row = self._row(flight, answer, tokens, error)
+            for observer in self.on_row:
+                observer(row)
+            self.store.add_row(row, captures.make(flight, answer) if captures.enabled else None)
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
         """The records of one page, and how many rows there are. Raises StoreFailed."""
@@ -136,12 +152,18 @@ class Recorder:
         capture = self.captures.get(id)
         return await trio.to_thread.run_sync(capture.shown, id) if capture is not None else None
 
+    async def _keep_packing(self) -> None:
+        while True:
+            await self._packing.wait()
+            self._packing = trio.Event()
+            await trio.sleep(PACK_PAUSE_S)
+            await self._pack()
+
     async def _pack(self) -> None:
         """Compress what is worth it among the new captures."""
         captures, self._to_pack = self._to_pack, []
-        if captures:
-            for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
-                self.captures.packed(capture, request, answer)
+        for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
+            self.captures.packed(capture, request, answer)
 
     def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str) -> Row:
         exchange, begun = flight.exchange, flight.begun
@@ -186,12 +208,12 @@ class Recorder:
         return found[:SESSION_CHARS].decode("latin-1")
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
-        self._wake.set()
         for id, (_, capture) in enumerate(rows, first):
             if isinstance(capture, Capture):
                 self.captures.add(id, capture)
                 if capture.packable:
                     self._to_pack.append(capture)
+                    self._packing.set()
         for recorded in self.on_recorded:
             for id in range(first, first + len(rows)):
                 recorded(id)

@@ -14,7 +14,7 @@ from contextlib import suppress
 import trio
 from trio.lowlevel import wait_readable
 
-REST_S = 0.001  # of a socket that delivers in bulk: fewer, larger packets carry it for a fraction of the work
+REST_S = 0.002  # of a socket that delivers in bulk: fewer, larger packets carry it for a fraction of the work
 TURNS = 16  # polls in a row before everybody else gets a turn: under load the next event is there already
 
 
