@@ -17,12 +17,14 @@ class Shortcuts {
   helpOpen = $state(false);
   /** People who speak to their computer need single keys to do nothing (WCAG 2.1.4). */
   readonly enabled = new Persisted('shortcuts', true);
+  // The truth: while a component is taken away, Svelte reads state as it was before the one in its place came.
+  #all: Shortcut[] = [];
   #first = '';
   #firstAt = 0;
 
   add(...shortcuts: Shortcut[]): () => void {
-    this.list = [...this.list, ...shortcuts];
-    return () => (this.list = this.list.filter((item) => !shortcuts.includes(item)));
+    this.list = this.#all = [...this.#all, ...shortcuts];
+    return () => (this.list = this.#all = this.#all.filter((item) => !shortcuts.includes(item)));
   }
 
   start(): void {
