@@ -85,7 +85,7 @@ def test_a_model_that_cannot_start(stage: Stage, visit: Visit) -> None:
     expect(row).to_contain_text("exit code 7")
     row.locator("summary").click()
     expect(row).to_contain_text("there is no such file <b>model.gguf</b>")
-    row.get_by_role("link", name="beta").click()
+    row.get_by_role("link", name="beta", exact=True).click()
     expect(me.page.locator("main h1")).to_have_text("beta")
     expect(me.page.locator(".failure")).to_contain_text("exit code 7")
     # The next try that goes well makes it forgotten.

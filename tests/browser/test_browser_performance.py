@@ -22,7 +22,7 @@ def test_the_machine_and_its_models(stage: Stage, visit: Visit) -> None:
     happened = me.page.get_by_role("region", name="Loads, unloads and crashes")
     expect(happened).to_contain_text("loaded")
     happened.get_by_role("link", name="alpha").first.click()
-    expect(main.locator("h1")).to_have_text("alpha")
+    expect(main.locator("h1")).to_have_text("Alpha")
 
 
 def test_keys_choose_the_time(stage: Stage, visit: Visit) -> None:

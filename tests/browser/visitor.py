@@ -38,7 +38,8 @@ COVERED = """() => [...document.querySelectorAll('main :is(a, button, input, sel
     element.scrollIntoView({block: 'center', behavior: 'instant'});
     const {left, top, width, height} = element.getBoundingClientRect();
     const hit = document.elementFromPoint(left + width / 2, top + height / 2);
-    return width && !(hit && (element.contains(hit) || hit.contains(element) || hit.closest('label')?.contains(element)));
+    const reached = hit && (element.contains(hit) || hit.contains(element) || hit.closest('label')?.contains(element));
+    return width > 0 && !reached;
   }).map((element) => element.outerHTML.slice(0, 160))"""
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
