@@ -199,14 +199,14 @@ def render(error: SwapError, accept: str = "") -> tuple[int, list[tuple[str, str
     """An error as (status, headers, body) in the form that `accept` asks for.
 
     JSON whenever application/json (or nothing, or */*) is acceptable, and always for 429; else HTML
-    or plain text if asked for.
+    or plain text if asked for. HTML goes before */*, which every browser adds.
     """
     accept = accept.lower()
     wants_json = not accept or "application/json" in accept or error.status == 429
     if not wants_json and "text/html" in accept:
         kind = "text/html; charset=utf-8"
         body = f"<html><body><h1>llama-swap</h1><p>{html.escape(error.message)}</p></body></html>"
-    elif not wants_json and "text/plain" in accept:
+    elif not wants_json and "text/plain" in accept and "*/*" not in accept:
         kind = "text/plain; charset=utf-8"
         body = f"llama-swap: {error.message}"
     else:

@@ -164,8 +164,8 @@ async def test_errors_in_the_form_asked_for() -> None:
     assert "<h1>llama-swap</h1>" in await html.get_data(as_text=True)
     text = await client.get("/nothing", headers={"Accept": "text/plain"})
     assert await text.get_data() == b"llama-swap: 404 page not found"
-    both = await client.get("/nothing", headers={"Accept": "text/plain, application/json"})
-    assert both.content_type == "application/json"
+    for both in ("text/plain, application/json", "text/plain, */*"):
+        assert (await client.get("/nothing", headers={"Accept": both})).content_type == "application/json"
 
 
 async def test_the_unforeseen_is_logged_and_told_without_details(caplog: pytest.LogCaptureFixture) -> None:
@@ -260,6 +260,16 @@ async def test_other_pages_may_not_steer(method: str, path: str, headers: dict[s
     response = await create_app(state).test_client().open(path, method=method, headers=headers)
     assert response.status_code == 403
     assert (await response.get_json())["error"]["type"] == "authentication_error"
+
+
+async def test_old_browsers_may_not_unload_for_other_pages() -> None:
+    """They send no Sec-Fetch-Site; /unload is a GET, but changes something."""
+    state = make_state()
+    headers = {"Host": "192.168.1.7:8080", "Origin": "http://evil.example"}
+    client = create_app(state).test_client()
+    assert (await client.get("/unload", headers=headers)).status_code == 403
+    assert isinstance(state.fleet, FakeFleet) and state.fleet.unloaded == []
+    assert (await client.get("/running", headers=headers)).status_code == 200
     assert isinstance(state.fleet, FakeFleet)
     assert state.fleet.unloaded == []
 

@@ -85,7 +85,8 @@ def _register_gate(app: QuartTrio, state: AppState) -> None:
         if access.is_public(path):
             return None
         if not is_open:
-            refusal = access.guard_control(headers, request.method, state.config.allowed_hosts)
+            method = "POST" if path == "/unload" else request.method  # the one GET that changes something
+            refusal = access.guard_control(headers, method, state.config.allowed_hosts)
             if refusal is not None:
                 raise refusal
         if not access.check_key(headers, state.config.api_keys):
