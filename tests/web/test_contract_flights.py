@@ -137,6 +137,20 @@ async def test_a_client_that_left(door: str) -> None:
         assert (closed[0].status, closed[0].gone) == (499, True)
 
 
+@DOORS
+async def test_a_client_that_left_while_its_model_loaded(door: str) -> None:
+    async with a_world(door) as world:
+        closed = watched(world)
+        world.launcher.held.add("a")
+        client = await world.client()
+        await client.request("POST", "/v1/chat/completions", body=chat())
+        await world.until(lambda: "a" in world.launcher.processes)
+        client.close()
+        await world.until(lambda: bool(closed))
+        assert closed[0].load_s > 0
+        assert closed[0].queue_s < closed[0].load_s
+
+
 async def test_only_inference_is_metered() -> None:
     async with a_world() as world:
         closed = watched(world)

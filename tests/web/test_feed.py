@@ -291,7 +291,7 @@ async def test_the_way_of_a_request(autojump_clock: MockClock) -> None:
         entry = told["request"]
         assert told["operation"] == "upsert" and set(entry) == {
             "id", "timestamp", "model", "requested", "req_path", "method", "req_headers", "remote_ip",
-            "resp_headers", "resp_bytes", "elapsed_ms", "state", "queue_ms", "load_ms", "ttfb_ms",
+            "resp_headers", "resp_bytes", "resp_events", "elapsed_ms", "state", "queue_ms", "load_ms", "ttfb_ms",
         }  # fmt: skip
         assert (entry["id"], entry["state"], entry["ttfb_ms"]) == (flight.id, "queued", None)
         assert entry["req_headers"] == {"User-Agent": "test", "Authorization": "[REDACTED]"}
@@ -304,7 +304,7 @@ async def test_the_way_of_a_request(autojump_clock: MockClock) -> None:
         flight.answer = Answer(200, b"OK", headers, -1, False)
         flight.add(b"data: 1\n\n")
         entry = (await rig.until("inflight"))["request"]
-        assert (entry["state"], entry["resp_bytes"]) == ("streaming", 9) and entry["ttfb_ms"] is not None
+        assert (entry["state"], entry["resp_bytes"], entry["resp_events"]) == ("streaming", 9, 1) and entry["ttfb_ms"] is not None
         assert entry["resp_headers"] == {"Content-Type": "text/event-stream", "Set-Cookie": "[REDACTED]"}
         assert await rig.quiet(10)
         rig.flights.close(flight)

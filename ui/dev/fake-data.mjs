@@ -67,7 +67,7 @@ export function world(tell) {
 
   const start = (m) => {
     const id = nextId++;
-    const request = { id, timestamp: now(), model: m.id, requested: m.id, req_path: pick(['/v1/chat/completions', '/v1/messages', '/v1/responses']), method: 'POST', req_headers: { 'User-Agent': 'fake/1.0' }, remote_ip: '127.0.0.1', resp_headers: { 'Content-Type': 'text/event-stream' }, resp_bytes: 0, elapsed_ms: 0, state: 'waiting', queue_ms: 0, load_ms: 0, ttfb_ms: null };
+    const request = { id, timestamp: now(), model: m.id, requested: m.id, req_path: pick(['/v1/chat/completions', '/v1/messages', '/v1/responses']), method: 'POST', req_headers: { 'User-Agent': 'fake/1.0' }, remote_ip: '127.0.0.1', resp_headers: { 'Content-Type': 'text/event-stream' }, resp_bytes: 0, resp_events: 0, elapsed_ms: 0, state: 'waiting', queue_ms: 0, load_ms: 0, ttfb_ms: null };
     inflight.set(id, request);
     tell('inflight', { operation: 'upsert', request });
     request.end = Date.now() + 4000 + Math.random() * 16000;
@@ -97,6 +97,7 @@ export function world(tell) {
         request.state = 'streaming';
         request.ttfb_ms ??= request.elapsed_ms;
         request.resp_bytes += 3000 + Math.floor(Math.random() * 3000);
+        request.resp_events = Math.floor(request.resp_bytes / 200);
       }
       const { end, ...told } = request;
       if (Date.now() > end) finish(request);

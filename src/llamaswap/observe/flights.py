@@ -77,6 +77,7 @@ class Flight:
         "end",
         "ended_at",
         "error",
+        "events",
         "exchange",
         "first_byte_at",
         "gone",
@@ -118,6 +119,8 @@ class Flight:
         """The head of the upstream's answer."""
         self.received = 0
         """Bytes of the answer's body so far, its framing included."""
+        self.events = 0
+        """Server-sent events in it so far: about as many as tokens, with most upstreams."""
         self.head: list[bytes] = []
         """The body's beginning: `keep` bytes or a little more."""
         self.tail: deque[bytes] = deque()
@@ -147,6 +150,7 @@ class Flight:
         if not self.received:
             self.first_byte_at = time.monotonic()
         self.received += size
+        self.events += data.count(b"data: ")
         if self._room > 0:
             self._room -= size
             self.head.append(data)

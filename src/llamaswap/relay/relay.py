@@ -266,6 +266,9 @@ class Relay:
                 await ex.finish()
                 return
             finally:
+                if lease.state == "queued":  # given up while it waited, perhaps for the load
+                    waited_s = trio.current_time() - lease.submitted_at
+                    flight.load_s = min(self._fleet.loading_s(model.id) or 0.0, waited_s)
                 lease.release()
 
     def _segments(

@@ -206,6 +206,7 @@ class RequestSource:
             **shown.fixed,
             "resp_headers": shown.response_headers,
             "resp_bytes": flight.received,
+            "resp_events": flight.events,
             "elapsed_ms": round(flight.elapsed_s * 1e3),
             "state": stage,
             "queue_ms": round(queue_s * 1e3),

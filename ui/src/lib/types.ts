@@ -137,6 +137,7 @@ export const inflightRequest = obj({
   remote_ip: str,
   resp_headers: rec(str),
   resp_bytes: num,
+  resp_events: num,
   elapsed_ms: num,
   state: inflightState,
   queue_ms: num,
