@@ -111,6 +111,8 @@ class Store:
 
         Once it has refused, only with `again` is it tried again: nobody who only wants to read waits for that.
         """
+        if self._failing and not again:
+            return  # nor for the attempt that is being made
         async with self._flushing:
             if not self._batch or self._closed or (self._failing and not again):
                 return
@@ -185,6 +187,8 @@ class Store:
 
     async def _fill(self) -> None:
         """Put the rows that wait for it into the database in memory. Raises sqlite3.Error."""
+        if not self._database.in_memory:
+            return  # nor does a reader of a file wait for its writer
         async with self._flushing:
             rows, self._unasked = self._unasked, []
             try:
