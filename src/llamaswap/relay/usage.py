@@ -35,6 +35,17 @@ _TIMINGS = frozenset(("prompt_n", "predicted_n", "predicted_per_second"))
 _ALL_COUNTS = frozenset(("prompt_n", "predicted_n", "cache_n"))
 _METRICS = frozenset(("time_to_first_token_ms", "mean_itl_ms", "speculative_decoding"))
 _decode = json.JSONDecoder().raw_decode
+_NAMES = {
+    name.encode(): name
+    for name in (
+        *("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens"),
+        *("cache_read_input_tokens", "prompt_n", "predicted_n", "cache_n", "draft_n", "draft_n_accepted"),
+        *("prompt_per_second", "predicted_per_second", "time_to_first_token_ms", "mean_itl_ms"),
+    )
+}
+_numbers = re.compile(
+    rb'"(%b)" *: *(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)(?= *(?:,|$))' % b"|".join(_NAMES)
+).findall
 
 
 class _Split(Exception):
@@ -134,6 +145,9 @@ def _object(data: bytes, after_key: int, wanted: frozenset[str], chunked: bool) 
         if opens is None:
             return NOTHING
         begin = opens.end()
+    value = _flat(data, begin)
+    if value is not None:
+        return value if not wanted.isdisjoint(value) else NOTHING
     # As latin-1, so that places in the text are places in the bytes; there are only numbers to read.
     text = data[begin : begin + OBJECT_BYTES].decode("latin-1")
     try:
@@ -149,6 +163,20 @@ def _object(data: bytes, after_key: int, wanted: frozenset[str], chunked: bool) 
     if chunked and data.find(b"\r\n", after_key, begin + length) >= 0:
         raise _Split
     return value if isinstance(value, dict) and not wanted.isdisjoint(value) else NOTHING
+
+
+def _flat(data: bytes, begin: int) -> Found | None:
+    """The numbers that count of an object without others in it, in half the time of a JSON parser; None if it is not."""
+    end = data.find(b"}", begin, begin + OBJECT_BYTES)
+    if end < 0:
+        return None
+    inside = data[begin + 1 : end]
+    if b"{" in inside or b"[" in inside or b"\n" in inside or b"\\" in inside:
+        return None
+    found: Found = {}
+    for name, digits in _numbers(inside):
+        found[_NAMES[name]] = int(digits) if digits.isdigit() else float(digits)
+    return found
 
 
 def _count(value: object) -> int:
