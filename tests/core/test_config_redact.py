@@ -59,6 +59,27 @@ def test_the_effective_configuration_shows_no_secret() -> None:
     assert shown["models"]["b"]["cmd"] == f"server --port 5801 --bearer {REDACTED}"
 
 
+def test_what_the_environment_holds_under_the_name_of_a_secret_is_one_wherever_it_is_put() -> None:
+    text = "models: {a: {cmd: 'server ${env.HF_TOKEN} ${env.WHERE} --port ${PORT}'}}"
+    environ = {"HF_TOKEN": "hf-from-env", "WHERE": "/models"}
+    config = loads(text, environ=environ)
+    shown = Redactor([Source("f", text)], config, environ).value(effective(config))
+    assert shown["models"]["a"]["cmd"] == f"server {REDACTED} /models --port 5800"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("proxy: http://me:hush@box:8080/v1", f"proxy: http://me:{REDACTED}@box:8080/v1"),
+        ('env: ["HTTPS_PROXY=http://:hush@box"]', f'env: ["HTTPS_PROXY=http://:{REDACTED}@box"]'),
+        ("proxy: http://box:8080/a@b", "proxy: http://box:8080/a@b"),
+        ("proxy: http://${env.WHO}:${env.HUSH}@box", "proxy: http://${env.WHO}:${env.HUSH}@box"),
+    ],
+)
+def test_passwords_in_addresses(text: str, shown: str) -> None:
+    assert Redactor([], Config()).text(text) == shown
+
+
 def test_nor_does_the_file_and_its_lines_stay_where_they_are() -> None:
     text, _, redactor = load(FILE)
     shown = redactor.text(text)

@@ -2,17 +2,19 @@
 
 Two ways, since neither finds everything: what is known to be a secret (an API key, the value of a variable
 or macro named like one) is taken out wherever it stands, and in commands and files whatever follows a name
-that says so (`--api-key X`, `HF_TOKEN=X`, `password: X`, `Bearer X`). References (`${env.KEY}`) stay: they
+that says so (`--api-key X`, `HF_TOKEN=X`, `password: X`, `Bearer X`), and passwords in addresses. References (`${env.KEY}`) stay: they
 tell nothing.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llamaswap.config import tree
+from llamaswap.config.env import PATTERN
 from llamaswap.config.report import Report
 from llamaswap.config.settings import Config
 from llamaswap.config.sources import Source
@@ -31,6 +33,7 @@ _FOLLOWS = re.compile(
     rf"|(\b(?:Bearer|Basic)[ \t]+)({_VALUE})",
     re.IGNORECASE,
 )
+_IN_URL = re.compile(r"(://[^\s/?#@:\"']*:)(?!\$\{)[^\s/?#@\"']+(?=@)")  # scheme://user:password@host
 _REFERENCE = re.compile(r"[\"']?\$\{[A-Za-z0-9_.-]+\}[\"']?")
 _KEY_LINE = re.compile(r"([ ]*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
 _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
@@ -44,12 +47,14 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Takes the secrets of these files and of this configuration out of texts."""
 
-    def __init__(self, sources: Sequence[Source], config: Config) -> None:
+    def __init__(self, sources: Sequence[Source], config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        """`environ`: where `${env.X}` was looked up."""
         known = set(config.api_keys)
         for model in config.models.values():
             known.update(v for n, _, v in (entry.partition("=") for entry in model.env) if is_secret_name(n))
             known.update(_after_flags(model.argv))
         for source in sources:
+            known.update(environ.get(name, "") for name in PATTERN.findall(source.text) if is_secret_name(name))
             root = tree.parse(source.text, Report(source.file))
             if root is not None:
                 known.update(_secrets(root, secret=False))
@@ -59,7 +64,7 @@ class Redactor:
         """A command, a message, a file."""
         for value in self._known:
             text = text.replace(value, REDACTED)
-        return _FOLLOWS.sub(_redacted, _blocks(text))
+        return _IN_URL.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, _blocks(text)))
 
     def value(self, value: Any, name: str = "") -> Any:
         """What JSON can carry, all texts in it redacted, and whatever has the name of a secret."""
