@@ -25,6 +25,7 @@ def up_to_date() -> Path:
     pyz = ROOT / "llamaswap.pyz"
     sources = [ROOT / "build_zipapp.sh", ROOT / "requirements.lock", ROOT / "requirements-build.lock"]
     sources += [*ROOT.glob("scripts/*zipapp*.py"), *(ROOT / "src" / "llamaswap").rglob("*")]
+    sources += [*ROOT.glob("ui/*.*"), *(ROOT / "ui" / "src").rglob("*")]
     newest = max(p.stat().st_mtime for p in sources if p.is_file() and "__pycache__" not in p.parts)
     if not pyz.exists() or pyz.stat().st_mtime < newest:
         build(ROOT)

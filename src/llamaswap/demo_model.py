@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -40,7 +41,7 @@ class Answer:
     """The words of one answer, and the accounts that every API gives of it in its own terms."""
 
     def __init__(self, says: str, prompt: str, limit: int | None, words_per_s: float) -> None:
-        words = says.split() or ["..."]
+        words = re.findall(r"\s*\S+", says.strip()) or ["..."]
         limit = len(words) if limit is None else max(1, min(limit, MAX_TOKENS))
         self.words = words[:limit]
         self.cut = limit < len(words)
@@ -51,14 +52,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return " ".join(self.words)
+        return "".join(self.words)
 
     def pieces(self, pause: Callable[[float], None]) -> Iterator[str]:
         """The answer word by word, at the pace of a model that generates it."""
         for i, word in enumerate(self.words):
             if i:
                 pause(self._word_s)
-            yield word if i == 0 else f" {word}"
+            yield word
 
     def usage(self) -> Json:
         given, done = self.prompt_tokens, len(self.words)

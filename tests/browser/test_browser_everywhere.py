@@ -47,7 +47,7 @@ def lively(stage: Stage) -> Stage:
 
 def settle(me: Visitor) -> None:
     """Wait until what the page asked for has come."""
-    me.page.wait_for_function("document.querySelector('main h1') && !document.querySelector('[aria-busy=true]')")
+    expect(me.page.locator("main [aria-busy=true]")).to_have_count(0)
     expect(me.page.locator("main")).not_to_contain_text("Asking for the")
 
 
