@@ -2,8 +2,8 @@
 
 Two ways, since neither finds everything: what is known to be a secret (an API key, the value of a variable
 or macro named like one) is taken out wherever it stands, and in commands and files whatever follows a name
-that says so (`--api-key X`, `HF_TOKEN=X`, `password: X`, `Bearer X`), and passwords in addresses. References (`${env.KEY}`) stay: they
-tell nothing.
+that says so (`--api-key X`, `HF_TOKEN=X`, `password: X`, `Bearer X`), and passwords in addresses.
+References (`${env.KEY}`) stay: they tell nothing.
 """
 
 from __future__ import annotations
