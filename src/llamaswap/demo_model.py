@@ -384,9 +384,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--load-s", type=float, default=0.0, help="seconds until it is ready")
     parser.add_argument("--words-per-s", type=float, default=12.0)
     options = parser.parse_args(argv)
-    # Nothing here is worth finishing: stop at once, with whatever is being said.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, lambda *_: os._exit(0))  # nothing here is worth finishing
     try:
         server = Server((options.host, options.port), options)
     except OSError as error:

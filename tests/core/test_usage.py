@@ -225,7 +225,6 @@ def test_other_content_is_not_looked_at() -> None:
         (500, [1], "500 Internal Server Error"),
         (599, {}, "HTTP 599"),
         (0, {}, ""),
-        (201, {}, "201 Created"),
         (500, {"error": "x" * 600}, "x" * ERROR_CHARS),
         (500, {"error": "\ud800"}, "\\ud800"),
     ],
@@ -235,6 +234,36 @@ def test_errors(status: int, body: Any, message: str) -> None:
     assert read(answer(data, status=status)) == (NO_TOKENS, message)
     assert read(answer(chunks(data, 3), status=status, chunked=True)) == (NO_TOKENS, message)
     assert read(answer(gzip.compress(data), "", status=status, encoding="gzip")) == (NO_TOKENS, message)
+
+
+@pytest.mark.parametrize("status", [201, 202, 206, 307])
+def test_other_successes_are_no_errors(status: int) -> None:
+    tokens, error = read(answer(json.dumps({"usage": {"completion_tokens": 3}}).encode(), status=status))
+    assert (tokens.output_tokens, error) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (b'data: {"choices":[]}\n\ndata: {"error":{"code":500,"message":"out of memory"}}\n\n', "out of memory"),
+        (b'data: {"choices":[]}\n\ndata: {"error":{"message":"x"}}\n\ndata: [DONE]\n\n', "x"),
+        (b'data: {}\n\nerror: {"code":500,"message":"older llama.cpp"}\n\n', "older llama.cpp"),
+        (
+            b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n',
+            "Overloaded",
+        ),
+        (b'data: {"error":{}, "message": ""}\n\n', ""),
+        (b'data: {"error":{"code": 1}}\n\n', "the stream ended with an error"),
+        (b'data: {"choices":[{"delta":{"content":"\\"error\\": no"}}]}\n\ndata: [DONE]\n\n', ""),
+        (b'data: {"error":null,"choices":[]}\n\n', ""),
+        (b'data: {"error":{"message":"x"}}\n\ndata: {"choices":[]}\n\n', ""),
+    ],
+)
+def test_errors_within_a_stream(stream: bytes, message: str) -> None:
+    assert read(answer(stream, "text/event-stream"))[1] == message
+    assert read(answer(chunks(stream, 7), "text/event-stream", chunked=True))[1] == message
+    long = b"data: {}\n\n" * 2000 + stream
+    assert read(answer(chunks(long, 900), "text/event-stream", chunked=True))[1] == message
 
 
 def test_errors_that_are_no_json() -> None:

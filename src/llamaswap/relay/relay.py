@@ -262,6 +262,7 @@ class Relay:
                 if not ex.started:
                     raise
                 # Loading frames are out: the error goes into the stream, which then ends in order.
+                flight.error = str(error)
                 await ex.send(LoadingFrames.failed(error))
                 await ex.finish()
                 return

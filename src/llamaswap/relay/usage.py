@@ -53,8 +53,8 @@ class _Split(Exception):
 
 
 def read(answer: Answer) -> tuple[Tokens, str]:
-    """What `answer` says of its tokens, and, unless its status is 200, what went wrong. Never raises."""
-    if answer.status != 200:
+    """What `answer` says of its tokens, and what went wrong: its status, or an error within a stream. Never raises."""
+    if not 200 <= answer.status < 400:
         return NO_TOKENS, _error(answer)
     if "json" not in answer.content_type and "event-stream" not in answer.content_type:
         return NO_TOKENS, ""
@@ -64,7 +64,8 @@ def read(answer: Answer) -> tuple[Tokens, str]:
         if decoded is None:
             return NO_TOKENS, ""
         head, chunked = decoded, False
-    return _tokens(head, tail or head, chunked), ""
+    error = _stream_error(tail or head, chunked) if "event-stream" in answer.content_type else ""
+    return _tokens(head, tail or head, chunked), error
 
 
 def _tokens(head: bytes, tail: bytes, chunked: bool) -> Tokens:
@@ -256,6 +257,28 @@ def _error(answer: Answer) -> str:
         return f"{answer.status} {HTTPStatus(answer.status).phrase}"
     except ValueError:
         return f"HTTP {answer.status}" if answer.status else ""
+
+
+def _stream_error(tail: bytes, chunked: bool) -> str:
+    """The error that a stream ends with: its status was out before there was one."""
+    near = tail[-NEAR_END_BYTES:]
+    if chunked:
+        near = dechunk(near, from_start=len(near) == len(tail)) or dechunk(near, from_start=False) or near
+    if b'"error"' not in near and b"error: " not in near:
+        return ""
+    for line in reversed(near.splitlines()):
+        if not line.startswith((b"data:", b"error:")):
+            continue
+        kind, _, data = line.partition(b":")
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            continue  # [DONE], or a line that was cut
+        if kind == b"data" and not (isinstance(value, dict) and value.get("error")):
+            return ""
+        message = _message(value)[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+        return message or "the stream ended with an error"
+    return ""
 
 
 def _message(value: Any) -> str:
