@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
 
 Requests for the same model go together, so that A B A B costs *one* swap and not three."""
 FAILURE = "import sys; print('ggml_cuda: out of memory: 18.2 GiB needed, 11.7 GiB free', file=sys.stderr); sys.exit(1)"
-QUESTIONS = ["How does swapping work?", "Write a haiku about memory.", "What is a lease?", "Explain paging to a child."]
+QUESTION = "How do you swap two large models that do not fit into one GPU at the same time"
+LIVELY = {"models", "activity"}  # pages that show what is under way
 
 
 def configuration(start_port: int) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def configuration(start_port: int) -> dict[str, Any]:
             "aliases": ["gpt-4o-mini", "default"],
             "ttl": 600,
             "capabilities": {**text, "context": 32768},
-            "cmd": stand_in(ANSWER, words_per_s=60),
+            "cmd": stand_in(ANSWER, words_per_s=24),
         },
         "qwen3-coder-30b": {
             "name": "Qwen3 Coder 30B",
@@ -93,7 +95,7 @@ def configuration(start_port: int) -> dict[str, Any]:
         "draft": {"unlisted": True, "cmd": stand_in("")},
     }
     groups = {"side": {"swap": False, "exclusive": False, "persistent": True, "members": ["bge-m3", "bge-reranker"]}}
-    return {"startPort": start_port, "performance": {"every": "1s"}, "models": models, "groups": groups}
+    return {"startPort": start_port, "models": models, "groups": groups}
 
 
 def ask(url: str, model: str, path: str = "/v1/chat/completions", **body: Any) -> None:
@@ -118,22 +120,21 @@ def past(url: str) -> None:
     dice = random.Random(7)
     for _ in range(4):
         ask(url, "bge-m3", "/v1/embeddings", input=["one text", "another text"])
-    chat(url, "gemma-3-27b", QUESTIONS[0])
-    chat(url, "coder", QUESTIONS[0], max_tokens=300)
-    for n in range(24):
-        chat(
-            url,
-            dice.choice(["qwen3-8b", "default"]),
-            QUESTIONS[n % 4],
-            max_tokens=dice.randint(3, 60),
-            stream=n % 2 == 0,
-        )
+    chat(url, "gemma-3-27b", QUESTION)
+    chat(url, "coder", QUESTION, stream=True)
+
+    def one(words: int, tokens: int) -> None:
+        chat(url, "default", " ".join(QUESTION.split()[:words]), max_tokens=tokens, stream=True)
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(36):
+            threads.submit(one, dice.randint(3, 15), dice.randint(3, 60))
 
 
 def present(url: str) -> list[threading.Thread]:
     """Streams that go on for some seconds, and a request that waits for another model."""
-    calls = [("qwen3-8b", QUESTIONS[n]) for n in range(3)] + [("coder", QUESTIONS[3])]
-    threads = [threading.Thread(target=chat, args=(url, *call), kwargs={"stream": True}) for call in calls]
+    models = ["qwen3-8b", "default", "gpt-4o-mini", "coder"]
+    threads = [threading.Thread(target=chat, args=(url, model, QUESTION), kwargs={"stream": True}) for model in models]
     for thread in threads:
         thread.start()
         time.sleep(0.15)
@@ -197,11 +198,13 @@ def main() -> None:
             else:
                 views = [(width, size, theme) for width, size in WIDTHS.items() for theme in THEMES]
             for width, (wide, high), theme in views:
-                busy = present(server.url)
+                busy: list[threading.Thread] = []
                 size = {"width": wide, "height": high}
                 scale = {"device_scale_factor": 2} if width != "wide" else {}
                 me = visitor.Visitor(browser, server.url, viewport=size, color_scheme=theme, **scale)
                 for page in DOCS if options.docs else PAGES:
+                    if page in LIVELY:
+                        busy += present(server.url)
                     target = ROOT / "docs" / f"{DOCS[page]}.webp" if options.docs else None
                     shoot(me, page, target or options.directory / f"{page}-{width}-{theme}.webp")
                 me.leave()
