@@ -32,7 +32,7 @@ from upstream import Upstream
 TOKEN_US, TOKENS = 20_000, 500  # an answer takes 10 s
 FULL_LINES, FILL_LINES_PS = 100_000, 1_250  # of a quicker flood the server passes on a part only
 CPU_LIMIT_PERCENT, GROWTH_LIMIT_MIB_PER_MIN = 25.0, 0.5
-SETTLE_S = 8.0
+SETTLE_S = 20.0  # caches fill
 FULL = "() => document.querySelector('main').innerText.includes('100,000 lines')"
 GO = "path => { history.pushState(null, '', '/ui/' + path); dispatchEvent(new PopStateEvent('popstate')); }"
 SAMPLES = 10  # of the heap, on each page

@@ -61,7 +61,7 @@ LIVELY = {"models", "activity"}  # pages that show what is under way
 
 
 def configuration(start_port: int) -> dict[str, Any]:
-    def stand_in(says: str, load_s: float = 0.0, words_per_s: float = 400.0) -> str:
+    def stand_in(says: str, load_s: float = 0.0, words_per_s: float = 30.0) -> str:
         program = ROOT / "src" / "llamaswap" / "demo_model.py"
         argv = [sys.executable, "-I", str(program), "--says", says, "--load-s", f"{load_s:g}"]
         return shlex.join([*argv, "--words-per-s", f"{words_per_s:g}"]) + " --port ${PORT}"
@@ -203,7 +203,7 @@ def main() -> None:
                 scale = {"device_scale_factor": 2} if width != "wide" else {}
                 me = visitor.Visitor(browser, server.url, viewport=size, color_scheme=theme, **scale)
                 for page in DOCS if options.docs else PAGES:
-                    if page in LIVELY:
+                    if page in LIVELY and not any(thread.is_alive() for thread in busy):
                         busy += present(server.url)
                     target = ROOT / "docs" / f"{DOCS[page]}.webp" if options.docs else None
                     shoot(me, page, target or options.directory / f"{page}-{width}-{theme}.webp")
