@@ -7,6 +7,7 @@ is there, and leaves unpacking to shiv's own bootstrap.
 """
 
 import os
+import signal
 import sys
 
 NAME = "llamaswap"
@@ -148,6 +149,10 @@ def run():
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A KeyboardInterrupt in the middle of an import may come out as any other error. Until the server, or a
+        # command, has its own way with the signal, it ends the process as it ends any other.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         run()
     except KeyboardInterrupt:

@@ -59,6 +59,10 @@ class Follower:
 
         return until(look, lambda: f"a fitting {type}; there is:\n{self.all()[self.read :]}")[0]
 
+    def logged(self, source: str) -> str:
+        """All that came of one log."""
+        return "".join(data["data"] for type, data in self.all() if type == "logData" and data["source"] == source)
+
     def sees_state(self, model: str, state: str) -> None:
         self.sees("modelStatus", lambda models: {"id": model, "state": state}.items() <= by_id(models)[model].items())
 
@@ -91,7 +95,8 @@ def test_the_way_of_a_model_and_a_request(on: Stage) -> None:
         assert entry["id"] == "a" and entry["state"] == "starting" and entry["elapsed_s"] >= 0
         request = follower.sees("inflight", upsert("loading"))["request"]
         assert (request["model"], request["requested"], request["method"]) == ("a", "alpha", "POST")
-        follower.sees("logData", lambda data: data["source"] == "upstream" and "loading tensors" in data["data"])
+        # Before or after the request, which is told once it has lasted a moment.
+        until(lambda: "loading tensors" in follower.logged("upstream"), "what the model said")
         on.open("up")
         follower.sees_state("a", "ready")
         entry = follower.sees("inflight", upsert("streaming"))["request"]

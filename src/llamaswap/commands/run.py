@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ def is_command(argv: Sequence[str]) -> bool:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command that `argv` begins with; returns its exit status. Wrong usage exits with 2."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the zipapp starts us
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = _run(COMMANDS[argv[0]], argv[1:])
         sys.stdout.flush()
