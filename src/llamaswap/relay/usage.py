@@ -262,10 +262,10 @@ def _error(answer: Answer) -> str:
 def _stream_error(tail: bytes, chunked: bool) -> str:
     """The error that a stream ends with: its status was out before there was one."""
     near = tail[-NEAR_END_BYTES:]
+    if b"error" not in near:
+        return ""  # nobody's chunks end within the word
     if chunked:
         near = dechunk(near, from_start=len(near) == len(tail)) or dechunk(near, from_start=False) or near
-    if b'"error"' not in near and b"error: " not in near:
-        return ""
     for line in reversed(near.splitlines()):
         if not line.startswith((b"data:", b"error:")):
             continue
