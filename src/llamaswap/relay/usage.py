@@ -94,6 +94,8 @@ def _ending(tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
         if found is not None or not chunked:
             return found
         end = tail[-2 * NEAR_END_BYTES :]  # no whole key in it, but perhaps one that framing runs through
+        if _by_events(end):
+            return None
     except _Split:
         pass
     plain = dechunk(end, from_start=len(end) == len(tail)) or dechunk(end, from_start=False)
@@ -119,7 +121,16 @@ def _beginning(data: bytes, chunked: bool) -> Found:
             at = data.find(b'"usage"', at + 7)
     except _Split:
         pass
-    return _beginning(dechunk(data) or b"", False) if chunked else NOTHING
+    return _beginning(dechunk(data) or b"", False) if chunked and not _by_events(data) else NOTHING
+
+
+def _by_events(data: bytes) -> bool:
+    """Whether every chunk begins with an event, as upstreams write them: then no key is cut in two.
+
+    A chunk has two line ends of its framing; the last, empty one and one cut by the beginning have at most three.
+    """
+    events = data.count(b"\r\ndata:") + data.count(b"\r\nevent:")
+    return events > 0 and data.count(b"\r\n") <= 2 * events + 3
 
 
 def _last(data: bytes, key: bytes, wanted: frozenset[str], chunked: bool) -> Found:
