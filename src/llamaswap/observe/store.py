@@ -120,16 +120,15 @@ class Store:
             self._number(batch)
             if not batch:
                 return
-            first = 0
+            first = None
             try:
                 first = await trio.to_thread.run_sync(self._database.write, batch, limiter=self._writers)
             except sqlite3.Error as error:
-                self._put_back(batch)
                 self._refused(error)
                 return
-            except BaseException:
-                self._put_back(batch)
-                raise
+            finally:
+                if first is None:
+                    self._put_back(batch)
             self._written(first, batch)
 
     def close(self) -> None:
@@ -195,9 +194,9 @@ class Store:
                 if rows:
                     first = self._next_id - len(rows)
                     await trio.to_thread.run_sync(self._database.fill, first, rows, limiter=self._writers)
-            except BaseException:
+                    rows = []
+            finally:
                 self._unasked[:0] = rows
-                raise
 
     async def _tidy(self) -> None:
         """Some rows at a time, so that batches get their turn."""

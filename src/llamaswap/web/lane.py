@@ -8,6 +8,7 @@ to go on with. Both sockets are watched throughout, so a client that leaves is n
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
 import outcome
@@ -84,12 +85,9 @@ class Seat:
             self._engine.forget(self._ride.connection.sock.fileno())
 
     def _on_client(self) -> None:
-        try:
-            data = self._sock.recv(RECV_BYTES)
-        except BlockingIOError:
+        data = _received(self._sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if self._ride is not None:
             self._meanwhile(data)
             return
@@ -140,12 +138,9 @@ class Seat:
         ride = self._ride
         assert ride is not None
         sock = ride.connection.sock
-        try:
-            data = sock.recv(RECV_BYTES)
-        except BlockingIOError:
+        data = _received(sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         try:
             wire = ride.accept(data) if data else None
             if wire is None:
@@ -168,12 +163,9 @@ class Seat:
         ride = self._ride
         assert ride is not None
         sock = ride.connection.sock
-        try:
-            data = sock.recv(RECV_BYTES)
-        except BlockingIOError:
+        data = _received(sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         try:
             if not data or not ride.take(data):
                 self._hand_over(ride)
@@ -226,3 +218,13 @@ class Seat:
         if ride is not None:
             ride.drop()
             self._departures.settle(ride.exchange, gone=True)
+
+
+def _received(sock: socket.socket) -> bytes | None:
+    """What has come; b"" if the other side has ended or broken the connection, None if it was nothing."""
+    try:
+        return sock.recv(RECV_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
