@@ -173,9 +173,7 @@ def _recorder(config: Config, relay: Relay, store: Store, metrics: Metrics) -> R
     """Who remembers finished requests."""
     recorder = Recorder(relay.flights, store, read, Captures(config.capture_buffer_bytes))
     recorder.reconfigure(config)
-    recorder.on_row.append(
-        lambda row: metrics.count_tokens(row.model, row.input_tokens, row.output_tokens, row.cache_tokens)
-    )
+    recorder.on_tokens.append(metrics.count_tokens)
     return recorder
 
 

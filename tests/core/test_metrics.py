@@ -16,6 +16,7 @@ from llamaswap.observe.gpu import Gpu
 from llamaswap.observe.machine import Disk, Interface, System
 from llamaswap.observe.metrics import REQUEST_S, Metrics
 from llamaswap.observe.prometheus import render
+from llamaswap.observe.rows import Tokens
 from llamaswap.observe.sample import ModelUse, Sample
 
 GIB = 1 << 30
@@ -95,7 +96,7 @@ def test_nobody_can_make_it_grow() -> None:
     metrics = Metrics(["m"])
     metrics.finished(a_flight("other"))
     metrics.finished(a_flight(metered=False))
-    metrics.count_tokens("other", 1, 1, 1)
+    metrics.count_tokens("other", Tokens(input_tokens=1, output_tokens=1, cache_tokens=1))
     metrics.ready("other", 1.0)
     metrics.stopped("other", "ttl", None)
     metrics.stopped("m", "a new reason", None)
@@ -223,8 +224,8 @@ def busy() -> Metrics:
     metrics.finished(a_flight())
     metrics.finished(a_flight(ended_at=100.2, status=404))
     metrics.finished(a_flight(ended_at=5000.0))
-    metrics.count_tokens("m", 12, 34, -1)
-    metrics.count_tokens("m", 1, -1, 5)
+    metrics.count_tokens("m", Tokens(input_tokens=12, output_tokens=34))
+    metrics.count_tokens("m", Tokens(input_tokens=1, cache_tokens=5))
     metrics.ready("m", 3.0)
     for reason in ("swap", "ttl", "unload", "shutdown", "reload", "swap"):
         metrics.stopped("m", reason, None)

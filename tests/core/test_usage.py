@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaswap.observe.answer import Answer
+from llamaswap.observe.answer import Finished
 from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
 from llamaswap.relay.usage import ERROR_CHARS, read
 
@@ -28,9 +28,9 @@ TIMINGS = {
 CHAT = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
 
 
-def answer(body: bytes | dict[str, Any], content_type: str = JSON, **changes: Any) -> Answer:
+def answer(body: bytes | dict[str, Any], content_type: str = JSON, **changes: Any) -> Finished:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(200, content_type, "", False, data)._replace(**changes)
+    return Finished(200, content_type, "", False, data)._replace(**changes)
 
 
 def events(*data: Any) -> bytes:
@@ -49,7 +49,7 @@ def chunks(data: bytes, *sizes: int, end: bytes = b"0\r\n\r\n") -> bytes:
     return b"".join(out) + end
 
 
-def tokens(of: Answer) -> Tokens:
+def tokens(of: Finished) -> Tokens:
     found, error = read(of)
     assert error == ""
     return found
@@ -303,6 +303,6 @@ JUNK = st.lists(
 
 @given(JUNK, JUNK, st.booleans(), st.sampled_from(["", "gzip", "deflate", "br"]), st.sampled_from([200, 500]))
 def test_nothing_makes_it_raise(head: bytes, tail: bytes, chunked: bool, encoding: str, status: int) -> None:
-    found, error = read(Answer(status, JSON, encoding, chunked, head, tail))
+    found, error = read(Finished(status, JSON, encoding, chunked, head, tail))
     assert all(value >= 0 or value == UNKNOWN for value in found)
     assert len(error) <= ERROR_CHARS

@@ -17,7 +17,8 @@ from flying import Exchange, fly, land
 from llamaswap.config import loads
 from llamaswap.config.settings import StoreLimits
 from llamaswap.observe import flights as flights_module
-from llamaswap.observe.activity import BROKEN, LEFT, PAUSE_S, SLICE, Recorder
+from llamaswap.observe.activity import PAUSE_S, SLICE, Recorder
+from llamaswap.observe.answer import BROKEN, LEFT
 from llamaswap.observe.captures import Captures
 from llamaswap.observe.flights import HEAD_BYTES, Flights
 from llamaswap.observe.store import Store
@@ -152,7 +153,7 @@ async def test_the_session_is_told_if_the_client_names_one(
 
 async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
     heard: list[Any] = []
-    recorder.on_row.append(lambda row: heard.append((row.model, row.output_tokens)))
+    recorder.on_tokens.append(lambda model, tokens: heard.append((model, tokens.output_tokens)))
     recorder.on_recorded.append(heard.append)
     land(flights, model="a")
     land(flights, model="b")
@@ -193,7 +194,7 @@ async def test_an_answer_that_breaks_the_reader_breaks_nothing_else(flights: Fli
 
 async def test_many_at_once_are_not_piled_up(flights: Flights, recorder: Recorder) -> None:
     heard: list[object] = []
-    recorder.on_row.append(heard.append)
+    recorder.on_tokens.append(lambda model, tokens: heard.append(model))
     for _ in range(3 * SLICE + 1):
         land(flights)
     assert len(heard) == 3 * SLICE
@@ -205,7 +206,7 @@ async def test_an_answer_is_read_a_moment_later(
 ) -> None:
     """So that its connection's next request goes first."""
     heard: list[object] = []
-    recorder.on_row.append(heard.append)
+    recorder.on_tokens.append(lambda model, tokens: heard.append(model))
     async with trio.open_nursery() as nursery:
         await nursery.start(recorder.run)
         for number in range(3):

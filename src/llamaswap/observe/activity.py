@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from llamaswap.config.settings import Config
-from llamaswap.observe.answer import Answer, answer_of
+from llamaswap.observe.answer import BROKEN, Finished, finished
 from llamaswap.observe.captures import Capture, Captures, pack_all
 from llamaswap.observe.flights import Flight, Flights, Headers
 from llamaswap.observe.redact import is_secret
@@ -24,14 +24,12 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 log = logging.getLogger("llamaswap.activity")
 
 PAUSE_S = 0.005  # until an answer is read: its connection's next request goes first, yet the caches still hold it
-SLICE = 64  # answers that wait for that, at most
+SLICE = 64  # answers that wait for that, at most: to read many in a row costs half of what one by one does
 PACK_PAUSE_S = 0.25  # until new captures are compressed
 ERROR_CHARS = 500  # of a message
 SESSION_CHARS = 128  # of a session's id
-LEFT = "the client left before the answer was complete"
-BROKEN = "the answer broke off"
 
-ReadAnswer = Callable[[Answer], tuple[Tokens, str]]
+ReadAnswer = Callable[[Finished], tuple[Tokens, str]]
 """What an answer says: its tokens, and an error's message."""
 
 
@@ -58,12 +56,14 @@ class Recorder:
         self.priorities: Mapping[str, int] = priorities or {}
         self.listed = listed
         self._session_ranks = _ranks(())
+        self._last_headers: Headers = ()
+        self._last_session = ""
         self.on_recorded: list[Callable[[int], None]] = []
         """Called with the id of every row, in order, once it can be read."""
-        self.on_row: list[Callable[[Row], None]] = []
-        """Called with every finished request, stored or not."""
+        self.on_tokens: list[Callable[[str, Tokens], None]] = []
+        """Called with the model and the tokens of every finished request, stored or not."""
         self._read = read
-        self._ended: deque[Flight] = deque()
+        self._ended: deque[Finished] = deque()
         self._wake = trio.Event()
         self._packing = trio.Event()
         self._to_pack: list[Capture] = []
@@ -76,6 +76,7 @@ class Recorder:
         self.priorities = config.priorities
         self.listed = config.metrics_max_in_memory
         self._session_ranks = _ranks(config.session_id_headers)
+        self._last_headers, self._last_session = (), ""
         self.captures.resize(config.capture_buffer_bytes)
         self.flights.keep_bytes = self.captures.keep_bytes
         self.store.reconfigure(config.store_limits())
@@ -87,7 +88,7 @@ class Recorder:
         ended = self._ended
         if not ended:
             self._wake.set()
-        ended.append(flight)
+        ended.append(finished(flight))
         if len(ended) >= SLICE:
             self._take()
 
@@ -115,19 +116,18 @@ class Recorder:
 
     def _take(self) -> None:
         """Read the answers of those that have ended."""
-        ended, captures = self._ended, self.captures
+        ended, read, captures = self._ended, self._read, self.captures
+        made = captures.made if captures.enabled else None
         while ended:
-            flight = ended.popleft()
-            answer = answer_of(flight)
+            request = ended.popleft()
             try:
-                tokens, error = self._read(answer)
+                tokens, error = read(request)
             except Exception:  # the boundary between requests: one odd answer must not end the recording
-                log.exception("an answer of %s could not be read", flight.model)
+                log.exception("an answer of %s could not be read", request.model)
                 tokens, error = NO_TOKENS, ""
-            row = self._row(flight, answer, tokens, error)
-            for observer in self.on_row:
-                observer(row)
-            self.store.add_row(row, captures.make(flight, answer) if captures.enabled else None)
+            for observer in self.on_tokens:
+                observer(request.model, tokens)
+            self.store.add_row(self._row(request, tokens, error), made(request) if made is not None else None)
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
         """The records of one page, and how many rows there are. Raises StoreFailed."""
@@ -165,38 +165,43 @@ class Recorder:
         for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
             self.captures.packed(capture, request, answer)
 
-    def _row(self, flight: Flight, answer: Answer, tokens: Tokens, error: str) -> Row:
-        exchange, begun = flight.exchange, flight.begun
-        ended = flight.ended_at or begun
-        first, load_s = flight.first_byte_at, flight.load_s
-        queue_s = (flight.granted_at or ended) - begun - load_s
-        if flight.error:
-            error = flight.error[:ERROR_CHARS]
-        elif flight.gone:
-            error = LEFT
-        elif exchange.broken:
+    def _row(self, request: Finished, tokens: Tokens, error: str) -> Row:
+        first_s = request.first_byte_s
+        if request.error:
+            error = request.error[:ERROR_CHARS]
+        elif request.broken:
             error = error or BROKEN
-        metadata: dict[str, str] = {}
-        if self.priorities and (priority := self.priorities.get(flight.model)):
-            metadata["fifo_priority"] = str(priority)
-        if self._session_ranks and (session := self._session(exchange.headers)):
-            metadata["session_id"] = session
         return Row(
-            int((flight.timestamp + ended - begun) * 1000),
-            flight.model,
-            flight.requested,
-            exchange.client,
-            exchange.path,
-            answer.content_type,
-            answer.status,
+            int(request.ended_at * 1000),
+            request.model,
+            request.requested,
+            request.client,
+            request.path,
+            request.content_type,
+            request.status,
             *tokens,
-            int((ended - begun) * 1000),
-            None if first is None else (first - begun) * 1000,
-            queue_s * 1000 if queue_s > 0 else 0.0,
-            load_s * 1000,
+            int(request.spent_s * 1000),
+            None if first_s is None else first_s * 1000,
+            request.queue_s * 1000,
+            request.load_s * 1000,
             error if error.isascii() else error.encode("utf-8", "backslashreplace").decode(),
-            json.dumps(metadata) if metadata else "",
+            self._metadata(request),
         )
+
+    def _metadata(self, request: Finished) -> str:
+        priority = self.priorities.get(request.model) if self.priorities else None
+        headers = request.request_headers
+        if headers is not self._last_headers:  # else the last one's session: requests with the same head share them
+            self._last_headers, self._last_session = headers, self._session(headers)
+        session = self._last_session
+        if not priority and not session:
+            return ""
+        metadata: dict[str, str] = {}
+        if priority:
+            metadata["fifo_priority"] = str(priority)
+        if session:
+            metadata["session_id"] = session
+        return json.dumps(metadata)
 
     def _session(self, headers: Headers) -> str:
         """The id of the client's session, if it names one. Never a secret, whatever the configuration says."""
@@ -209,7 +214,9 @@ class Recorder:
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
         for id, (_, capture) in enumerate(rows, first):
-            if isinstance(capture, Capture):
+            if isinstance(capture, Finished):
+                self.captures.add(id, capture)
+            elif isinstance(capture, Capture):
                 self.captures.add(id, capture)
                 if capture.packable:
                     self._to_pack.append(capture)

@@ -9,8 +9,10 @@ import re
 import zlib
 from typing import NamedTuple
 
-from llamaswap.observe.flights import NO_KIND, Flight
+from llamaswap.observe.flights import NO_KIND, Flight, Head, Headers
 
+LEFT = "the client left before the answer was complete"
+BROKEN = "the answer broke off"
 DECODED_BYTES = 16 << 20  # of a compressed answer; a small one may hold gigabytes
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r\n")
@@ -19,8 +21,11 @@ _TRAILERS = re.compile(rb"(?:[^\r\n]+\r\n)*\r\n")
 _CUT_SIZE = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
 
 
-class Answer(NamedTuple):
-    """An answer as it was carried. Without a `tail`, `head` is all of it."""
+class Finished(NamedTuple):
+    """A request that is over, and its answer as it was carried: all that is left of a flight.
+
+    Made while the flight is at hand, so that nothing else of it is kept until somebody reads the answer.
+    """
 
     status: int
     content_type: str
@@ -29,23 +34,70 @@ class Answer(NamedTuple):
     chunked: bool
     """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
     head: bytes
+    """The beginning of the answer's body; without a `tail`, all of it."""
     tail: bytes = b""
     """The end, where something between the two was not kept."""
+    model: str = ""
+    requested: str = ""
+    client: str = ""
+    path: str = ""
+    request_headers: Headers = ()
+    request_body: bytes | bytearray = b""
+    answer: Head | None = None
+    error: str = ""
+    """What went wrong, if that is known without the answer's own words."""
+    ended_at: float = 0.0
+    """Seconds since the epoch."""
+    spent_s: float = 0.0
+    """From its beginning to its end."""
+    first_byte_s: float | None = None
+    """From its beginning to the first byte of the answer's body."""
+    queue_s: float = 0.0
+    load_s: float = 0.0
+    broken: bool = False
+    """Whether the answer was broken off."""
 
 
-def answer_of(flight: Flight) -> Answer:
-    """What a finished flight kept of its answer."""
-    content_type, encoding = flight.answer.kind if flight.answer is not None else NO_KIND
+def finished(flight: Flight) -> Finished:
+    """What a flight that has ended leaves behind."""
+    exchange, answer, begun = flight.exchange, flight.answer, flight.begun
+    content_type, encoding = answer.kind if answer is not None else NO_KIND
     head = flight.head[0] if len(flight.head) == 1 else b"".join(flight.head)
     tail = b""
     if flight.tail:
         tail = b"".join(flight.tail)
         if len(head) + len(tail) == flight.received:
             head, tail = head + tail, b""
-    return Answer(flight.status, content_type, encoding, flight.chunked, head, tail)
+    ended, first, error = flight.ended_at or begun, flight.first_byte_at, flight.error
+    if not error and flight.gone:
+        error = LEFT
+    spent_s = ended - begun
+    queue_s = (flight.granted_at or ended) - begun - flight.load_s
+    return Finished(
+        flight.status,
+        content_type,
+        encoding,
+        flight.chunked,
+        head,
+        tail,
+        flight.model,
+        flight.requested,
+        exchange.client,
+        exchange.path,
+        exchange.headers,
+        flight.body,
+        answer,
+        error,
+        flight.timestamp + spent_s,
+        spent_s,
+        None if first is None else first - begun,
+        queue_s if queue_s > 0 else 0.0,
+        flight.load_s,
+        exchange.broken,
+    )
 
 
-def body(answer: Answer) -> bytes | None:
+def body(answer: Finished) -> bytes | None:
     """The beginning of the answer's body (all of it, if there is no tail), without framing or compression.
 
     None if it cannot be read: an unknown encoding, or a compressed one that is damaged.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import time
 import zlib
+from collections import deque
 from collections.abc import Sequence
 
-from llamaswap.observe.answer import Answer, body
-from llamaswap.observe.flights import HEAD_BYTES, Flight
+from llamaswap.observe.answer import Finished, body
+from llamaswap.observe.flights import HEAD_BYTES
 from llamaswap.observe.redact import shown_headers
 
 BODY_BYTES = 1 << 20  # of one body; more is left out
@@ -27,44 +28,32 @@ _NO_ANSWER_BODY = (
     *("/audio/speech", "/images/generations", "/images/edits"),
     *("/sdapi/v1/txt2img", "/sdapi/v1/img2img"),
 )
+_MEDIA_PATHS = (*_NO_REQUEST_BODY, *_NO_ANSWER_BODY)
+_TEXTS = ("application/json", "text/event-stream")  # what models answer who answer no media
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 
 
 class Capture:
-    """One request and its answer. `answer` holds the body as it was carried."""
+    """One request and its answer, without what is not to be kept of them."""
 
-    __slots__ = (
-        "_packed",
-        "answer",
-        "cut",
-        "path",
-        "request_body",
-        "request_bytes",
-        "request_headers",
-        "response_head",
-        "size",
-    )
+    __slots__ = ("_packed", "_request_bytes", "cut", "request", "size")
 
-    def __init__(self, flight: Flight, answer: Answer, most: int) -> None:
-        path, request, size = flight.exchange.path, flight.body, len(answer.head)
-        self.path = path
-        self.request_bytes = len(request)
-        self.request_headers = flight.exchange.headers
-        self.response_head = flight.answer
+    def __init__(self, request: Finished, most: int) -> None:
+        """`most`: bytes of a body."""
+        asked, answered, path = request.request_body, request.head, request.path
+        self._request_bytes = len(asked)
         self.cut = False
         if path.endswith(_NO_REQUEST_BODY):
-            request = b""
-        elif len(request) > most:
-            request, self.cut = request[:most], True
-        self.request_body = request if type(request) is bytes else bytes(request)
-        if answer.status != 200 or answer.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
-            answer, size = answer._replace(head=b"", tail=b""), 0
-        elif answer.tail or size > most:
-            size = min(size, most)
-            answer, self.cut = answer._replace(head=answer.head[:size], tail=b""), True
-        self.answer = answer
+            asked = b""
+        elif len(asked) > most:
+            asked, self.cut = asked[:most], True
+        if request.status != 200 or request.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
+            answered = b""
+        elif request.tail or len(answered) > most:
+            answered, self.cut = answered[:most], True
+        self.request = request._replace(request_body=asked, head=answered, tail=b"")
         self._packed = False
-        self.size = FIXED_BYTES + size + len(self.request_body) + HEADER_BYTES * len(self.request_headers)
+        self.size = _size(self.request)
 
     @property
     def packable(self) -> bool:
@@ -72,32 +61,34 @@ class Capture:
 
     def packed(self) -> tuple[bytes, bytes]:
         """The two bodies compressed: the costly half of `pack`, for another thread."""
-        return zlib.compress(self.request_body, 1), zlib.compress(self.answer.head, 1)
+        return zlib.compress(self.request.request_body, 1), zlib.compress(self.request.head, 1)
 
-    def pack(self, request: bytes, answer: bytes) -> None:
-        self.size -= len(self.request_body) + len(self.answer.head) - len(request) - len(answer)
-        self.request_body, self.answer = request, self.answer._replace(head=answer)
+    def pack(self, asked: bytes, answered: bytes) -> None:
+        self.request = self.request._replace(request_body=asked, head=answered)
+        self.size = _size(self.request)
         self._packed = True
 
     def shown(self, id: int) -> dict[str, object]:
         """The record of `/api/captures/{id}`; `truncated` if a body was cut. Takes milliseconds for large ones."""
-        request, answer = self.request_body, self.answer
+        request = self.request
         if self._packed:
-            request, answer = zlib.decompress(request), answer._replace(head=zlib.decompress(answer.head))
-        content = body(answer)
-        headers = shown_headers(self.response_head.passed if self.response_head is not None else ())
+            request = request._replace(
+                request_body=zlib.decompress(request.request_body), head=zlib.decompress(request.head)
+            )
+        content = body(request)
+        headers = shown_headers(request.answer.passed if request.answer is not None else ())
         if content is None:
-            content = body(answer._replace(encoding="")) or b""  # as it was carried, its encoding still named
+            content = body(request._replace(encoding="")) or b""  # as it was carried, its encoding still named
         else:
             headers.pop("Content-Encoding", None)
-        asked = shown_headers(self.request_headers)
+        asked = shown_headers(request.request_headers)
         if "Content-Length" in asked:
-            asked["Content-Length"] = str(self.request_bytes)  # requests with the same head share its headers
+            asked["Content-Length"] = str(self._request_bytes)  # requests with the same head share its headers
         record: dict[str, object] = {
             "id": id,
-            "req_path": self.path,
+            "req_path": request.path,
             "req_headers": asked,
-            "req_body": base64.b64encode(request).decode(),
+            "req_body": base64.b64encode(request.request_body).decode(),
             "resp_headers": headers,
             "resp_body": base64.b64encode(content).decode(),
         }
@@ -106,13 +97,21 @@ class Capture:
         return record
 
 
+def _size(request: Finished) -> int:
+    """What it takes to keep it, in bytes, about."""
+    bodies = len(request.request_body) + len(request.head)
+    return FIXED_BYTES + bodies + HEADER_BYTES * len(request.request_headers)
+
+
 class Captures:
     """The last captures, by id, `limit_bytes` of them in all; 0 keeps none."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
-        self._kept: dict[int, Capture] = {}
+        self._kept: dict[int, Finished | Capture] = {}
+        self._sizes: deque[tuple[int, int]] = deque()
+        """Ids and sizes in order: a dictionary takes its time to say what is first once that was removed often."""
         self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
 
     @property
@@ -125,18 +124,30 @@ class Captures:
         self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
         self._fit()
 
-    def make(self, flight: Flight, answer: Answer) -> Capture:
-        """A capture of a finished request, its secrets gone; not kept yet."""
-        return Capture(flight, answer, self._body_bytes)
+    def made(self, request: Finished) -> Finished | Capture:
+        """What is to be kept of a request: of most, small ones, all of it as it is. Not kept yet."""
+        if (
+            len(request.head) + len(request.request_body) < PACKED_FROM_BYTES
+            and request.status == 200
+            and not request.tail
+            and request.content_type.startswith(_TEXTS)
+            and not request.path.endswith(_MEDIA_PATHS)
+        ):
+            return request
+        return Capture(request, self._body_bytes)
 
-    def add(self, id: int, capture: Capture) -> None:
+    def add(self, id: int, capture: Finished | Capture) -> None:
         """Keep it, and drop the oldest for it if need be."""
+        size = capture.size if isinstance(capture, Capture) else _size(capture)
         self._kept[id] = capture
-        self.size_bytes += capture.size
-        self._fit()
+        self._sizes.append((id, size))
+        self.size_bytes += size
+        if self.size_bytes > self.limit_bytes:
+            self._fit()
 
     def get(self, id: int) -> Capture | None:
-        return self._kept.get(id)
+        found = self._kept.get(id)
+        return Capture(found, self._body_bytes) if isinstance(found, Finished) else found
 
     def __contains__(self, id: int) -> bool:
         return id in self._kept
@@ -157,8 +168,9 @@ class Captures:
 
     def _fit(self) -> None:
         while self.size_bytes > self.limit_bytes:
-            oldest = next(iter(self._kept))
-            self.size_bytes -= self._kept.pop(oldest).size
+            id, size = self._sizes.popleft()
+            oldest = self._kept.pop(id)
+            self.size_bytes -= oldest.size if isinstance(oldest, Capture) else size
 
 
 def pack_all(captures: Sequence[Capture]) -> list[tuple[Capture, bytes, bytes]]:

@@ -17,6 +17,7 @@ from llamaswap.errors import RequestCancelled
 HEAD_BYTES = 8192  # of an answer: Anthropic's first event has the input tokens
 UNDER_WAY_BYTES = 32 << 20  # for the beginnings of all answers under way, together
 TAIL_BYTES = 65536  # the Responses API puts its usage into one large last event
+COUNTED_BYTES = 2048  # of one read: what brings more is like its beginning
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left before its answer
 CANCELLED_STATUS = RequestCancelled.status
@@ -120,7 +121,7 @@ class Flight:
         self.received = 0
         """Bytes of the answer's body so far, its framing included."""
         self.events = 0
-        """Server-sent events in it so far: about as many as tokens, with most upstreams."""
+        """Server-sent events in it so far, about: as many as tokens, with most upstreams."""
         self.head: list[bytes] = []
         """The body's beginning: `keep` bytes or a little more."""
         self.tail: deque[bytes] = deque()
@@ -150,7 +151,8 @@ class Flight:
         if not self.received:
             self.first_byte_at = time.monotonic()
         self.received += size
-        self.events += data.count(b"data: ")
+        found = data.count(b"data: ", 0, COUNTED_BYTES)
+        self.events += found if size <= COUNTED_BYTES or found < 2 else found * size // COUNTED_BYTES
         if self._room > 0:
             self._room -= size
             self.head.append(data)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from llamaswap.errors import NotStarted
 from llamaswap.observe.flights import Flight
 from llamaswap.observe.modellog import ModelObserver
+from llamaswap.observe.rows import Tokens
 
 OUTCOMES = ("ok", "client_error", "upstream_error", "client_gone", "cancelled", "rejected")
 EVICTIONS = ("swap", "ttl", "unload", "reload", "shutdown")
@@ -127,14 +128,18 @@ class Metrics(ModelObserver):
         durations.total_s += spent_s
         durations.counts[bisect_left(WAIT_S, spent_s)] += 1
 
-    def count_tokens(self, model: str, input_tokens: int, output_tokens: int, cache_tokens: int) -> None:
-        """What one answer said; negative: it did not say."""
+    def count_tokens(self, model: str, tokens: Tokens) -> None:
+        """What one answer said."""
         counts = self._models.get(model)
         if counts is None:
             return
-        for kind, amount in zip(TOKENS, (input_tokens, output_tokens, cache_tokens), strict=True):
-            if amount > 0:
-                counts.tokens[kind] += amount
+        totals = counts.tokens
+        if tokens.input_tokens > 0:
+            totals["in"] += tokens.input_tokens
+        if tokens.output_tokens > 0:
+            totals["out"] += tokens.output_tokens
+        if tokens.cache_tokens > 0:
+            totals["cached"] += tokens.cache_tokens
 
     # -- processes
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 import trio
 from trio.lowlevel import wait_readable
 
-REST_S = 0.002  # of a socket that delivers in bulk: fewer, larger packets carry it for a fraction of the work
 TURNS = 16  # polls in a row before everybody else gets a turn: under load the next event is there already
 
 
@@ -23,8 +22,6 @@ class Engine:
 
     def __init__(self) -> None:
         self._callbacks: dict[int, Callable[[], None]] = {}
-        self._resting: list[int] = []
-        self._somebody_rests = trio.Event()
         self._epoll: select.epoll | None = None
 
     @property
@@ -54,13 +51,6 @@ class Engine:
             with suppress(OSError):  # closed already, which is as good
                 self._epoll.unregister(fd)
 
-    def rest(self, fd: int) -> None:
-        """Leave a watched descriptor alone for `REST_S`."""
-        if fd in self._callbacks and self._epoll is not None:
-            self._epoll.modify(fd, 0)
-            self._resting.append(fd)
-            self._somebody_rests.set()
-
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wait and call, until cancelled."""
         if not hasattr(select, "epoll"):
@@ -69,10 +59,8 @@ class Engine:
         with select.epoll() as epoll:
             self._epoll = epoll
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._end_rests, epoll)
-                    task_status.started()
-                    await self._serve(epoll)
+                task_status.started()
+                await self._serve(epoll)
             finally:
                 self._epoll = None
 
@@ -88,14 +76,3 @@ class Engine:
                     callback = callbacks.get(fd)
                     if callback is not None:  # else an earlier one of these calls has ended it
                         callback()
-
-    async def _end_rests(self, epoll: select.epoll) -> None:
-        while True:
-            await self._somebody_rests.wait()
-            self._somebody_rests = trio.Event()
-            await trio.sleep(REST_S)
-            rested, self._resting = self._resting, []
-            for fd in rested:
-                if fd in self._callbacks:
-                    with suppress(OSError):  # closed already
-                        epoll.modify(fd, select.EPOLLIN)

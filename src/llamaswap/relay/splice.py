@@ -17,8 +17,6 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, w
 from llamaswap.relay.engine import Engine
 from llamaswap.relay.transport import RECV_BYTES
 
-BULK_BYTES = 1500  # in one read: no tokens come so fast, so more is on its way
-
 
 class Pause(Enum):
     """Why a stream came back to its task."""
@@ -113,8 +111,6 @@ class Splicer:
         if sent < len(data):
             stream.unsent = data[sent:]
             self._wake(stream, fd, Pause.FULL)
-        elif len(data) > BULK_BYTES:
-            self._engine.rest(fd)
 
     def _wake(self, stream: Stream, fd: int, reason: Pause) -> None:
         self._engine.forget(fd)

@@ -13,10 +13,13 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from llamaswap.observe.answer import Answer, body, dechunk
+import msgspec
+
+from llamaswap.observe.answer import Finished, body, dechunk
 from llamaswap.observe.flights import HEAD_BYTES, TAIL_BYTES
 from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
 
+WHOLE_BYTES = 65536  # of an answer that is read as a whole: its text is only skipped
 NEAR_END_BYTES = 4096  # where they stand in all but the largest last events
 OBJECT_BYTES = 16384  # the longest of them
 TRIES = 16  # `"usage": null` in this many of the last events
@@ -35,24 +38,24 @@ _TIMINGS = frozenset(("prompt_n", "predicted_n", "predicted_per_second"))
 _ALL_COUNTS = frozenset(("prompt_n", "predicted_n", "cache_n"))
 _METRICS = frozenset(("time_to_first_token_ms", "mean_itl_ms", "speculative_decoding"))
 _decode = json.JSONDecoder().raw_decode
-_NAMES = {
-    name.encode(): name
-    for name in (
-        *("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens"),
-        *("cache_read_input_tokens", "prompt_n", "predicted_n", "cache_n", "draft_n", "draft_n_accepted"),
-        *("prompt_per_second", "predicted_per_second", "time_to_first_token_ms", "mean_itl_ms"),
-    )
-}
-_numbers = re.compile(
-    rb'"(%b)" *: *(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)(?= *(?:,|$))' % b"|".join(_NAMES)
-).findall
+
+
+class _Reply(msgspec.Struct, gc=False):
+    """What is read of an answer, or of one event of a stream; all else is only checked to be JSON."""
+
+    usage: Found | None = None
+    timings: Found | None = None
+    metrics: Found | None = None
+
+
+_reply = msgspec.json.Decoder(_Reply).decode
 
 
 class _Split(Exception):
     """Framing runs through an object."""
 
 
-def read(answer: Answer) -> tuple[Tokens, str]:
+def read(answer: Finished) -> tuple[Tokens, str]:
     """What `answer` says of its tokens, and what went wrong: its status, or an error within a stream. Never raises."""
     if not 200 <= answer.status < 400:
         return NO_TOKENS, _error(answer)
@@ -86,20 +89,48 @@ def _tokens(head: bytes, tail: bytes, chunked: bool) -> Tokens:
 def _ending(tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
     """The last usage, timings and metrics of an answer, if there is one of them; looked for where they are likely."""
     near = tail[-NEAR_END_BYTES:]
-    end = tail[-TAIL_BYTES:]
+    found = _parsed(near, tail, chunked)
+    if found is not None:
+        return found
     try:
         found = _lasts(near, chunked)
         if found is None and len(tail) > NEAR_END_BYTES:
-            found = _lasts(end, chunked)
+            found = _lasts(tail[-TAIL_BYTES:], chunked)
         if found is not None or not chunked:
             return found
         end = tail[-2 * NEAR_END_BYTES :]  # no whole key in it, but perhaps one that framing runs through
         if _by_events(end):
             return None
     except _Split:
-        pass
+        end = tail[-TAIL_BYTES:]
     plain = dechunk(end, from_start=len(end) == len(tail)) or dechunk(end, from_start=False)
     return _lasts(plain, False) if plain else None
+
+
+def _parsed(near: bytes, tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
+    """The same, without a search: most answers are one object, and most streams tell everything in one event.
+
+    None if it is not like that.
+    """
+    data = tail
+    if chunked or tail[:1] != b"{":
+        usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
+        at = max(usage_at, timings_at)
+        begin = near.rfind(b"data:", 0, at) if at > 0 else -1
+        if begin < 0 or 0 <= min(usage_at, timings_at) < begin or near.find(b'"metrics"', 0, begin) >= 0:
+            return None
+        end = near.find(b"\n", at)
+        data = near[begin + 5 : end if end > 0 else None]
+    elif len(tail) > WHOLE_BYTES:
+        return None
+    try:
+        reply = _reply(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    usage, timings, metrics = reply.usage or NOTHING, reply.timings or NOTHING, reply.metrics or NOTHING
+    if _COUNTS.isdisjoint(usage) and _TIMINGS.isdisjoint(timings) and _METRICS.isdisjoint(metrics):
+        return None
+    return usage, timings, metrics
 
 
 def _lasts(data: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
@@ -157,9 +188,6 @@ def _object(data: bytes, after_key: int, wanted: frozenset[str], chunked: bool) 
         if opens is None:
             return NOTHING
         begin = opens.end()
-    value = _flat(data, begin)
-    if value is not None:
-        return value if not wanted.isdisjoint(value) else NOTHING
     # As latin-1, so that places in the text are places in the bytes; there are only numbers to read.
     text = data[begin : begin + OBJECT_BYTES].decode("latin-1")
     try:
@@ -175,20 +203,6 @@ def _object(data: bytes, after_key: int, wanted: frozenset[str], chunked: bool) 
     if chunked and data.find(b"\r\n", after_key, begin + length) >= 0:
         raise _Split
     return value if isinstance(value, dict) and not wanted.isdisjoint(value) else NOTHING
-
-
-def _flat(data: bytes, begin: int) -> Found | None:
-    """The numbers of an object without others in it, in half the time of a JSON parser; None if it is none."""
-    end = data.find(b"}", begin, begin + OBJECT_BYTES)
-    if end < 0:
-        return None
-    inside = data[begin + 1 : end]
-    if b"{" in inside or b"[" in inside or b"\n" in inside or b"\\" in inside:
-        return None
-    found: Found = {}
-    for name, digits in _numbers(inside):
-        found[_NAMES[name]] = int(digits) if digits.isdigit() else float(digits)
-    return found
 
 
 def _count(value: object) -> int:
@@ -253,7 +267,7 @@ def _cached(usage: Found) -> int:
     return _count(details.get("cached_tokens")) if isinstance(details, dict) else UNKNOWN
 
 
-def _error(answer: Answer) -> str:
+def _error(answer: Finished) -> str:
     """The message of an error's body, else the status in words."""
     if answer.head and not answer.tail:
         data = body(answer)
@@ -273,7 +287,8 @@ def _error(answer: Answer) -> str:
 def _stream_error(tail: bytes, chunked: bool) -> str:
     """The error that a stream ends with: its status was out before there was one."""
     near = tail[-NEAR_END_BYTES:]
-    if b"error" not in near:
+    last = near.rfind(b"data: {")
+    if near.find(b"error", max(0, last)) < 0:
         return ""  # nobody's chunks end within the word
     if chunked:
         near = dechunk(near, from_start=len(near) == len(tail)) or dechunk(near, from_start=False) or near

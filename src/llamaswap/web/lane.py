@@ -18,7 +18,6 @@ from llamaswap.relay.engine import Engine
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.pool import Pool
 from llamaswap.relay.ride import Ride
-from llamaswap.relay.splice import BULK_BYTES
 from llamaswap.relay.transport import RECV_BYTES, Plain
 from llamaswap.web.connection import WATCH_LIMIT, Connection
 from llamaswap.web.http1 import awaits_body, known_request
@@ -177,8 +176,6 @@ class Seat:
                 self._hand_over(ride)
             elif ride.complete:
                 self._arrive(ride)
-            elif sent > BULK_BYTES:
-                self._engine.rest(sock.fileno())
         except Exception as error:
             self._fail(error)
 
