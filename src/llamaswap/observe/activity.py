@@ -66,7 +66,8 @@ class Recorder:
         self._ended: deque[Finished] = deque()
         self._wake = trio.Event()
         self._packing = trio.Event()
-        self._to_pack: list[Capture] = []
+        self._to_pack: list[int] = []
+        """Ids of captures."""
         flights.on_close.append(self.closed)
         flights.keep_bytes = self.captures.keep_bytes
         store.on_stored.append(self._stored)
@@ -161,9 +162,10 @@ class Recorder:
 
     async def _pack(self) -> None:
         """Compress what is worth it among the new captures."""
-        captures, self._to_pack = self._to_pack, []
-        for capture, request, answer in await trio.to_thread.run_sync(pack_all, captures):
-            self.captures.packed(capture, request, answer)
+        ids, self._to_pack = self._to_pack, []
+        captures = self.captures.unpacked(ids)
+        for id, asked, answered in await trio.to_thread.run_sync(pack_all, captures):
+            self.captures.packed(id, captures[id], asked, answered)
 
     def _row(self, request: Finished, tokens: Tokens, error: str) -> Row:
         first_s = request.first_byte_s
@@ -214,12 +216,10 @@ class Recorder:
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
         for id, (_, capture) in enumerate(rows, first):
-            if isinstance(capture, Finished):
+            if isinstance(capture, Finished | Capture):
                 self.captures.add(id, capture)
-            elif isinstance(capture, Capture):
-                self.captures.add(id, capture)
-                if capture.packable:
-                    self._to_pack.append(capture)
+                if isinstance(capture, Capture):
+                    self._to_pack.append(id)
                     self._packing.set()
         for recorded in self.on_recorded:
             for id in range(first, first + len(rows)):

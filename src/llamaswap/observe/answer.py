@@ -13,6 +13,7 @@ from llamaswap.observe.flights import NO_KIND, Flight, Head, Headers
 
 LEFT = "the client left before the answer was complete"
 BROKEN = "the answer broke off"
+PIECES = 32  # of an answer, at most: to join a few large ones costs more than it saves
 DECODED_BYTES = 16 << 20  # of a compressed answer; a small one may hold gigabytes
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r\n")
@@ -33,8 +34,8 @@ class Finished(NamedTuple):
     """Content-Encoding, lower case; empty for none."""
     chunked: bool
     """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
-    head: bytes
-    """The beginning of the answer's body; without a `tail`, all of it."""
+    kept: bytes | list[bytes]
+    """The beginning of the answer's body, in one piece or in several; without a `tail`, all of it."""
     tail: bytes = b""
     """The end, where something between the two was not kept."""
     model: str = ""
@@ -57,17 +58,44 @@ class Finished(NamedTuple):
     broken: bool = False
     """Whether the answer was broken off."""
 
+    @property
+    def head(self) -> bytes:
+        """`kept`, in one piece."""
+        return self.kept if isinstance(self.kept, bytes) else b"".join(self.kept)
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.kept) if isinstance(self.kept, bytes) else sum(map(len, self.kept))
+
+    def end(self, most: int) -> bytes:
+        """The last `most` bytes of the answer's body, or all of it."""
+        if self.tail or isinstance(self.kept, bytes):
+            return (self.tail or self.head)[-most:]
+        parts: list[bytes] = []
+        missing = most
+        for part in reversed(self.kept):
+            parts.append(part)
+            missing -= len(part)
+            if missing <= 0:
+                break
+        return b"".join(reversed(parts))[-most:]
+
 
 def finished(flight: Flight) -> Finished:
     """What a flight that has ended leaves behind."""
     exchange, answer, begun = flight.exchange, flight.answer, flight.begun
     content_type, encoding = answer.kind if answer is not None else NO_KIND
-    head = flight.head[0] if len(flight.head) == 1 else b"".join(flight.head)
-    tail = b""
+    pieces, tail = flight.head, b""
     if flight.tail:
-        tail = b"".join(flight.tail)
-        if len(head) + len(tail) == flight.received:
-            head, tail = head + tail, b""
+        if flight.whole:
+            pieces = [*pieces, *flight.tail]
+        else:
+            tail = b"".join(flight.tail)
+    kept: bytes | list[bytes] = pieces
+    if len(pieces) == 1:
+        kept = pieces[0]
+    elif len(pieces) > PIECES:
+        kept = b"".join(pieces)
     ended, first, error = flight.ended_at or begun, flight.first_byte_at, flight.error
     if not error and flight.gone:
         error = LEFT
@@ -78,7 +106,7 @@ def finished(flight: Flight) -> Finished:
         content_type,
         encoding,
         flight.chunked,
-        head,
+        kept,
         tail,
         flight.model,
         flight.requested,

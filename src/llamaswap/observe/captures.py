@@ -10,7 +10,7 @@ import base64
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from llamaswap.observe.answer import Finished, body
 from llamaswap.observe.flights import HEAD_BYTES
@@ -40,7 +40,7 @@ class Capture:
 
     def __init__(self, request: Finished, most: int) -> None:
         """`most`: bytes of a body."""
-        asked, answered, path = request.request_body, request.head, request.path
+        asked, kept, path = request.request_body, request.kept, request.path
         self._request_bytes = len(asked)
         self.cut = False
         if path.endswith(_NO_REQUEST_BODY):
@@ -48,10 +48,10 @@ class Capture:
         elif len(asked) > most:
             asked, self.cut = asked[:most], True
         if request.status != 200 or request.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
-            answered = b""
-        elif request.tail or len(answered) > most:
-            answered, self.cut = answered[:most], True
-        self.request = request._replace(request_body=asked, head=answered, tail=b"")
+            kept = b""
+        elif request.tail or request.kept_bytes > most:
+            kept, self.cut = request.head[:most], True
+        self.request = request._replace(request_body=asked, kept=kept, tail=b"")
         self._packed = False
         self.size = _size(self.request)
 
@@ -64,7 +64,7 @@ class Capture:
         return zlib.compress(self.request.request_body, 1), zlib.compress(self.request.head, 1)
 
     def pack(self, asked: bytes, answered: bytes) -> None:
-        self.request = self.request._replace(request_body=asked, head=answered)
+        self.request = self.request._replace(request_body=asked, kept=answered)
         self.size = _size(self.request)
         self._packed = True
 
@@ -73,7 +73,7 @@ class Capture:
         request = self.request
         if self._packed:
             request = request._replace(
-                request_body=zlib.decompress(request.request_body), head=zlib.decompress(request.head)
+                request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
             )
         content = body(request)
         headers = shown_headers(request.answer.passed if request.answer is not None else ())
@@ -99,8 +99,7 @@ class Capture:
 
 def _size(request: Finished) -> int:
     """What it takes to keep it, in bytes, about."""
-    bodies = len(request.request_body) + len(request.head)
-    return FIXED_BYTES + bodies + HEADER_BYTES * len(request.request_headers)
+    return FIXED_BYTES + request.kept_bytes + len(request.request_body) + HEADER_BYTES * len(request.request_headers)
 
 
 class Captures:
@@ -127,7 +126,7 @@ class Captures:
     def made(self, request: Finished) -> Finished | Capture:
         """What is to be kept of a request: of most, small ones, all of it as it is. Not kept yet."""
         if (
-            len(request.head) + len(request.request_body) < PACKED_FROM_BYTES
+            request.kept_bytes + len(request.request_body) < PACKED_FROM_BYTES
             and request.status == 200
             and not request.tail
             and request.content_type.startswith(_TEXTS)
@@ -155,11 +154,17 @@ class Captures:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def packed(self, capture: Capture, request: bytes, answer: bytes) -> None:
-        """Keep a capture's bodies as `pack_all` made them."""
-        before = capture.size
-        capture.pack(request, answer)
-        self.size_bytes += capture.size - before
+    def unpacked(self, ids: Iterable[int]) -> dict[int, Capture]:
+        """Those of them that are still kept and worth the work."""
+        found = {id: self._kept.get(id) for id in ids}
+        return {id: capture for id, capture in found.items() if isinstance(capture, Capture) and capture.packable}
+
+    def packed(self, id: int, capture: Capture, asked: bytes, answered: bytes) -> None:
+        """Keep a capture's bodies as `pack_all` made them, unless it is gone meanwhile."""
+        if self._kept.get(id) is capture:
+            self.size_bytes -= capture.size
+            capture.pack(asked, answered)
+            self.size_bytes += capture.size
 
     @property
     def keep_bytes(self) -> int:
@@ -173,12 +178,12 @@ class Captures:
             self.size_bytes -= oldest.size if isinstance(oldest, Capture) else size
 
 
-def pack_all(captures: Sequence[Capture]) -> list[tuple[Capture, bytes, bytes]]:
-    """Their bodies compressed, of as many as PACK_S allows. Blocks that long."""
-    done: list[tuple[Capture, bytes, bytes]] = []
+def pack_all(captures: Mapping[int, Capture]) -> list[tuple[int, bytes, bytes]]:
+    """The bodies compressed, of as many as PACK_S allows. Blocks that long."""
+    done: list[tuple[int, bytes, bytes]] = []
     until = time.perf_counter() + PACK_S
-    for capture in captures:
+    for id, capture in captures.items():
         if time.perf_counter() >= until:
             break
-        done.append((capture, *capture.packed()))
+        done.append((id, *capture.packed()))
     return done

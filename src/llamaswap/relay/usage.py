@@ -61,59 +61,32 @@ def read(answer: Finished) -> tuple[Tokens, str]:
         return NO_TOKENS, _error(answer)
     if "json" not in answer.content_type and "event-stream" not in answer.content_type:
         return NO_TOKENS, ""
-    head, tail, chunked = answer.head, answer.tail, answer.chunked
     if answer.encoding not in ("", "identity"):
-        decoded = None if tail else body(answer)
+        decoded = None if answer.tail else body(answer)
         if decoded is None:
             return NO_TOKENS, ""
-        head, chunked = decoded, False
-    error = _stream_error(tail or head, chunked) if "event-stream" in answer.content_type else ""
-    return _tokens(head, tail or head, chunked), error
-
-
-def _tokens(head: bytes, tail: bytes, chunked: bool) -> Tokens:
-    found = _ending(tail, chunked)
+        answer = answer._replace(kept=decoded, chunked=False)
+    near = answer.end(NEAR_END_BYTES)
+    error = _stream_error(near, answer) if "event-stream" in answer.content_type else ""
+    found = _parsed(near, answer) or _searched(near, answer)
     if found is None:
         # llama-server puts the usage of embeddings before the embeddings.
-        first = _beginning(head[:HEAD_BYTES], chunked)
-        return _summed(first, NOTHING, NOTHING) if first else NO_TOKENS
+        first = _beginning(answer.head[:HEAD_BYTES], answer.chunked)
+        return (_summed(first, NOTHING, NOTHING) if first else NO_TOKENS), error
     usage, timings, metrics = found
     if "output_tokens" in usage and not _count(usage.get("input_tokens")) > 0:
         # Anthropic's streams tell the input in their first event.
-        first = _beginning(head[:HEAD_BYTES], chunked)
+        first = _beginning(answer.head[:HEAD_BYTES], answer.chunked)
         usage = {key: value for key, value in usage.items() if value} | {"output_tokens": usage["output_tokens"]}
         usage = first | usage
-    return _summed(usage, timings, metrics)
+    return _summed(usage, timings, metrics), error
 
 
-def _ending(tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
-    """The last usage, timings and metrics of an answer, if there is one of them; looked for where they are likely."""
-    near = tail[-NEAR_END_BYTES:]
-    found = _parsed(near, tail, chunked)
-    if found is not None:
-        return found
-    try:
-        found = _lasts(near, chunked)
-        if found is None and len(tail) > NEAR_END_BYTES:
-            found = _lasts(tail[-TAIL_BYTES:], chunked)
-        if found is not None or not chunked:
-            return found
-        end = tail[-2 * NEAR_END_BYTES :]  # no whole key in it, but perhaps one that framing runs through
-        if _by_events(end):
-            return None
-    except _Split:
-        end = tail[-TAIL_BYTES:]
-    plain = dechunk(end, from_start=len(end) == len(tail)) or dechunk(end, from_start=False)
-    return _lasts(plain, False) if plain else None
-
-
-def _parsed(near: bytes, tail: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
-    """The same, without a search: most answers are one object, and most streams tell everything in one event.
-
-    None if it is not like that.
-    """
-    data = tail
-    if chunked or tail[:1] != b"{":
+def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
+    """The last usage, timings and metrics of an answer, if it is like most: one object of JSON, or a stream that tells
+    all of them in one event. None if it has to be searched."""
+    data = near
+    if answer.chunked or answer.tail or "event-stream" in answer.content_type:
         usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
         at = max(usage_at, timings_at)
         begin = near.rfind(b"data:", 0, at) if at > 0 else -1
@@ -121,7 +94,9 @@ def _parsed(near: bytes, tail: bytes, chunked: bool) -> tuple[Found, Found, Foun
             return None
         end = near.find(b"\n", at)
         data = near[begin + 5 : end if end > 0 else None]
-    elif len(tail) > WHOLE_BYTES:
+    elif answer.kept_bytes <= WHOLE_BYTES:
+        data = answer.head
+    else:
         return None
     try:
         reply = _reply(data)
@@ -131,6 +106,28 @@ def _parsed(near: bytes, tail: bytes, chunked: bool) -> tuple[Found, Found, Foun
     if _COUNTS.isdisjoint(usage) and _TIMINGS.isdisjoint(timings) and _METRICS.isdisjoint(metrics):
         return None
     return usage, timings, metrics
+
+
+def _searched(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
+    """The same of any answer, looked for where they are likely; None if there is none of them."""
+    chunked = answer.chunked
+    tail = near
+    try:
+        found = _lasts(near, chunked)
+        if found is None and len(near) == NEAR_END_BYTES:
+            tail = answer.end(TAIL_BYTES)
+            found = _lasts(tail, chunked)
+        if found is not None or not chunked:
+            return found
+        # There is no whole key in it, but perhaps one that framing runs through.
+        end = tail[-2 * NEAR_END_BYTES :]
+        if _by_events(end):
+            return None
+    except _Split:
+        end = tail = answer.end(TAIL_BYTES)
+    whole = not answer.tail and len(end) == answer.kept_bytes
+    plain = dechunk(end, from_start=whole) or dechunk(end, from_start=False)
+    return _lasts(plain, False) if plain else None
 
 
 def _lasts(data: bytes, chunked: bool) -> tuple[Found, Found, Found] | None:
@@ -269,7 +266,7 @@ def _cached(usage: Found) -> int:
 
 def _error(answer: Finished) -> str:
     """The message of an error's body, else the status in words."""
-    if answer.head and not answer.tail:
+    if answer.kept and not answer.tail:
         data = body(answer)
         if data and len(data) <= ERROR_BYTES:
             try:
@@ -284,14 +281,14 @@ def _error(answer: Finished) -> str:
         return f"HTTP {answer.status}" if answer.status else ""
 
 
-def _stream_error(tail: bytes, chunked: bool) -> str:
+def _stream_error(near: bytes, answer: Finished) -> str:
     """The error that a stream ends with: its status was out before there was one."""
-    near = tail[-NEAR_END_BYTES:]
     last = near.rfind(b"data: {")
     if near.find(b"error", max(0, last)) < 0:
         return ""  # nobody's chunks end within the word
-    if chunked:
-        near = dechunk(near, from_start=len(near) == len(tail)) or dechunk(near, from_start=False) or near
+    if answer.chunked:
+        whole = not answer.tail and len(near) == answer.kept_bytes
+        near = dechunk(near, from_start=whole) or dechunk(near, from_start=False) or near
     for line in reversed(near.splitlines()):
         if not line.startswith((b"data:", b"error:")):
             continue
