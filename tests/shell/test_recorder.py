@@ -286,6 +286,24 @@ async def test_the_oldest_captures_make_room(flights: Flights, recorder: Recorde
     assert flights.keep_bytes == HEAD_BYTES
 
 
+async def test_pictures_in_json_are_left_out(flights: Flights, recorder: Recorder) -> None:
+    most = recorder.captures.limit_bytes // 4
+    for id, size in enumerate((5_000, most + 1), 1):
+        picture = b"A" * size
+        answer = b'{"usage":{"completion_tokens":3},"data":[{"b64_json":"%b"}]}'
+        land(flights, answer % picture[:100_000], body=b'{"url":"data:image/png;base64,%b","model":"m"}' % picture)
+        for _ in range(2):
+            found = await recorder.capture(id)
+            assert found is not None and "truncated" not in found
+            assert decoded(found["req_body"]) == (
+                b'{"url":"data:image/png;base64,[%d bytes of base64 left out]","model":"m"}' % size
+            )
+            note = b"[%d bytes of base64 left out]" % min(size, 100_000)
+            assert decoded(found["resp_body"]) == answer % note
+            await recorder._pack()
+        assert recorder.captures.size_bytes < 10_000
+
+
 async def test_what_is_too_long_is_cut(flights: Flights, recorder: Recorder) -> None:
     most = recorder.captures.limit_bytes // 4
     assert flights.keep_bytes == most

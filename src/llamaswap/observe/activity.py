@@ -164,8 +164,8 @@ class Recorder:
         """Compress what is worth it among the new captures."""
         ids, self._to_pack = self._to_pack, []
         captures = self.captures.unpacked(ids)
-        for id, asked, answered in await trio.to_thread.run_sync(pack_all, captures):
-            self.captures.packed(id, captures[id], asked, answered)
+        for id, packed in await trio.to_thread.run_sync(pack_all, captures):
+            self.captures.packed(id, captures[id], packed)
 
     def _row(self, request: Finished, tokens: Tokens, error: str) -> Row:
         first_s = request.first_byte_s

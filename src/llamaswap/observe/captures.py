@@ -1,7 +1,7 @@
 """Whole requests and their answers, the last ones, for `/api/captures/{id}`: in memory only, so much in all.
 
-Secrets are taken out of what is shown. Bodies of media are left out, as llama-swap does; large ones are
-compressed, in a worker thread, and cut at BODY_BYTES.
+Secrets are taken out of what is shown. Bodies of media are left out, as llama-swap does, and so are media within
+JSON; large bodies are compressed, in a worker thread, and cut at BODY_BYTES.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from llamaswap.observe.answer import Finished, body
 from llamaswap.observe.flights import HEAD_BYTES
+from llamaswap.observe.media import without_media
 from llamaswap.observe.redact import shown_headers
 
 BODY_BYTES = 1 << 20  # of one body; more is left out
@@ -46,7 +47,8 @@ class Capture:
         if path.endswith(_NO_REQUEST_BODY):
             asked = b""
         elif len(asked) > most:
-            asked, self.cut = asked[:most], True
+            asked = without_media(bytes(asked))
+            asked, self.cut = asked[:most], len(asked) > most
         if request.status != 200 or request.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
             kept = b""
         elif request.tail or request.kept_bytes > most:
@@ -59,12 +61,14 @@ class Capture:
     def packable(self) -> bool:
         return not self._packed and self.size >= PACKED_FROM_BYTES
 
-    def packed(self) -> tuple[bytes, bytes]:
-        """The two bodies compressed: the costly half of `pack`, for another thread."""
-        return zlib.compress(self.request.request_body, 1), zlib.compress(self.request.head, 1)
+    def packed(self) -> Finished:
+        """Its bodies without media, and compressed: the costly half of `pack`, for another thread."""
+        asked = without_media(bytes(self.request.request_body))
+        request = _without_media(self.request)
+        return request._replace(request_body=zlib.compress(asked, 1), kept=zlib.compress(request.head, 1))
 
-    def pack(self, asked: bytes, answered: bytes) -> None:
-        self.request = self.request._replace(request_body=asked, kept=answered)
+    def pack(self, packed: Finished) -> None:
+        self.request = packed
         self.size = _size(self.request)
         self._packed = True
 
@@ -75,7 +79,7 @@ class Capture:
             request = request._replace(
                 request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
             )
-        content = body(request)
+        content = body(_without_media(request))
         headers = shown_headers(request.answer.passed if request.answer is not None else ())
         if content is None:
             content = body(request._replace(encoding="")) or b""  # as it was carried, its encoding still named
@@ -88,13 +92,22 @@ class Capture:
             "id": id,
             "req_path": request.path,
             "req_headers": asked,
-            "req_body": base64.b64encode(request.request_body).decode(),
+            "req_body": base64.b64encode(without_media(bytes(request.request_body))).decode(),
             "resp_headers": headers,
             "resp_body": base64.b64encode(content).decode(),
         }
         if self.cut:
             record["truncated"] = True
         return record
+
+
+def _without_media(request: Finished) -> Finished:
+    """Its answer without pictures and sound, taken out of the transfer's framing if there are any."""
+    if request.encoding not in ("", "identity"):
+        return request
+    plain = body(request) or b""
+    short = without_media(plain)
+    return request if short is plain else request._replace(kept=short, chunked=False)
 
 
 def _size(request: Finished) -> int:
@@ -159,11 +172,11 @@ class Captures:
         found = {id: self._kept.get(id) for id in ids}
         return {id: capture for id, capture in found.items() if isinstance(capture, Capture) and capture.packable}
 
-    def packed(self, id: int, capture: Capture, asked: bytes, answered: bytes) -> None:
+    def packed(self, id: int, capture: Capture, packed: Finished) -> None:
         """Keep a capture's bodies as `pack_all` made them, unless it is gone meanwhile."""
         if self._kept.get(id) is capture:
             self.size_bytes -= capture.size
-            capture.pack(asked, answered)
+            capture.pack(packed)
             self.size_bytes += capture.size
 
     @property
@@ -178,12 +191,12 @@ class Captures:
             self.size_bytes -= oldest.size if isinstance(oldest, Capture) else size
 
 
-def pack_all(captures: Mapping[int, Capture]) -> list[tuple[int, bytes, bytes]]:
+def pack_all(captures: Mapping[int, Capture]) -> list[tuple[int, Finished]]:
     """The bodies compressed, of as many as PACK_S allows. Blocks that long."""
-    done: list[tuple[int, bytes, bytes]] = []
+    done: list[tuple[int, Finished]] = []
     until = time.perf_counter() + PACK_S
     for id, capture in captures.items():
         if time.perf_counter() >= until:
             break
-        done.append((id, *capture.packed()))
+        done.append((id, capture.packed()))
     return done
