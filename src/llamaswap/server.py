@@ -13,6 +13,7 @@ serve
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -169,6 +170,13 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store, o
     return status
 
 
+def _import_app() -> None:
+    """What the app is made of: half of all that is imported."""
+    importlib.import_module("llamaswap.web.app")
+    importlib.import_module("llamaswap.web.feed")
+    importlib.import_module("llamaswap.web.inprocess")
+
+
 def _recorder(config: Config, relay: Relay, store: Store, metrics: Metrics) -> Recorder:
     """Who remembers finished requests."""
     recorder = Recorder(relay.flights, store, read, Captures(config.capture_buffer_bytes))
@@ -208,7 +216,11 @@ class _App:
         self._ready = trio.Event()
 
     async def serve(self, ex: Exchange) -> None:
-        await self._ready.wait()
+        if not self._ready.is_set():
+            if ex.path == "/health" and ex.method in ("GET", "HEAD"):  # models are served already
+                await ex.answer(200, [(b"Content-Type", b"text/plain; charset=utf-8")], b"OK")
+                return
+            await self._ready.wait()
         await self._inner.serve(ex)
 
     async def serve_http2(self, transport: Transport, client: str, received: bytes) -> None:
@@ -228,6 +240,7 @@ class _App:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        await trio.to_thread.run_sync(_import_app)  # requests to models need not wait for it
         from llamaswap.web.app import create_app
         from llamaswap.web.asgi import RelayMiddleware
         from llamaswap.web.feed import Feed
