@@ -130,6 +130,38 @@ def test_the_last_usage_counts() -> None:
     assert tokens(answer(body, EVENTS)).output_tokens == 2
 
 
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (
+            [{"timings": TIMINGS}, {"metrics": {"mean_itl_ms": 10.0}}],
+            Tokens(5, UNKNOWN, UNKNOWN, 7, 3, 100.5, 100.0),
+        ),
+        ([{"usage": CHAT}, {"usage": {"seconds": 3}}, "[DONE]"], Tokens(input_tokens=12, output_tokens=3)),
+        ([{"usage": CHAT}, {"usage": {}}], Tokens(input_tokens=12, output_tokens=3)),
+        ([{"usage": CHAT}, {"usage": None}], Tokens(input_tokens=12, output_tokens=3)),
+        (
+            [{"usage": {**CHAT, "cache_read_input_tokens": 4}}, {"timings": {"prompt_n": 8, "predicted_n": 2}}],
+            Tokens(cache_tokens=4, input_tokens=8, output_tokens=2),
+        ),
+        ([{"usage": CHAT}, {"text": 'data: {"usage":{"prompt_tokens":1}}'}], Tokens(input_tokens=12, output_tokens=3)),
+    ],
+)
+def test_what_several_events_tell_is_put_together(stream: list[Any], expected: Tokens) -> None:
+    assert tokens(answer(events(*stream), EVENTS)) == expected
+    assert tokens(answer(chunks(events(*stream), 10**6), EVENTS, chunked=True)) == expected
+
+
+def test_pieces_are_as_good_as_the_whole() -> None:
+    body = json.dumps({"text": "x" * 5000, "usage": CHAT}).encode()
+    stream = events({"usage": {"input_tokens": 9}}, "x" * 9000, {"usage": {"output_tokens": 3}})
+    for data, kind in ((body, JSON), (stream, EVENTS)):
+        for size in (1, 7, 4096, 5000):
+            pieces = [data[at : at + size] for at in range(0, len(data), size)]
+            assert tokens(answer(data, kind, kept=pieces)) == tokens(answer(data, kind))
+    assert read(answer(b"", kept=[])) == (NO_TOKENS, "")
+
+
 def test_what_a_model_writes_is_not_its_usage() -> None:
     said = json.dumps({"usage": {"completion_tokens": 99}, "timings": TIMINGS})
     body = {"usage": CHAT, "choices": [{"message": {"content": said}}]}
@@ -266,6 +298,12 @@ def test_errors_within_a_stream(stream: bytes, message: str) -> None:
     assert read(answer(framed, "text/event-stream", chunked=True))[1] == message
     long = b"data: {}\n\n" * 2000 + stream
     assert read(answer(chunks(long, 900), "text/event-stream", chunked=True))[1] == message
+
+
+def test_an_error_beside_text_that_looks_like_an_event() -> None:
+    stream = events({"error": {"message": "boom"}, "text": 'data: {"x"'})
+    assert read(answer(stream, EVENTS))[1] == read(answer(chunks(stream, 999), EVENTS, chunked=True))[1] == "boom"
+    assert read(answer(stream + b'data: {"cut', EVENTS))[1] == "boom"
 
 
 def test_errors_that_are_no_json() -> None:

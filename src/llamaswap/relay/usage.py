@@ -90,10 +90,12 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
         usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
         at = max(usage_at, timings_at)
         begin = near.rfind(b"data:", 0, at) if at > 0 else -1
-        if begin < 0 or 0 <= min(usage_at, timings_at) < begin or near.find(b'"metrics"', 0, begin) >= 0:
-            return None
         end = near.find(b"\n", at)
-        data = near[begin + 5 : end if end > 0 else None]
+        if begin < 0 or end < 0 or 0 <= min(usage_at, timings_at) < begin:
+            return None
+        if not begin < near.rfind(b'"metrics"') < end and b'"metrics"' in near:
+            return None
+        data = near[begin + 5 : end]
     elif answer.kept_bytes <= WHOLE_BYTES:
         data = answer.head
     else:
@@ -102,10 +104,14 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
         reply = _reply(data)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    usage, timings, metrics = reply.usage or NOTHING, reply.timings or NOTHING, reply.metrics or NOTHING
-    if _COUNTS.isdisjoint(usage) and _TIMINGS.isdisjoint(timings) and _METRICS.isdisjoint(metrics):
-        return None
-    return usage, timings, metrics
+    usage, timings, metrics = reply.usage, reply.timings, reply.metrics
+    if (
+        (usage is not None and _COUNTS.isdisjoint(usage))
+        or (timings is not None and _TIMINGS.isdisjoint(timings))
+        or (metrics is not None and _METRICS.isdisjoint(metrics))
+    ):
+        return None  # others before may have them
+    return (usage or NOTHING, timings or NOTHING, metrics or NOTHING) if usage or timings or metrics else None
 
 
 def _searched(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
@@ -283,7 +289,9 @@ def _error(answer: Finished) -> str:
 
 def _stream_error(near: bytes, answer: Finished) -> str:
     """The error that a stream ends with: its status was out before there was one."""
-    last = near.rfind(b"data: {")
+    last = near.rfind(b"\ndata: {")
+    if near.find(b"\n", last + 1) < 0:
+        last = 0  # it was cut, the one before counts
     if near.find(b"error", max(0, last)) < 0:
         return ""  # nobody's chunks end within the word
     if answer.chunked:
