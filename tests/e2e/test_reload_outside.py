@@ -123,9 +123,27 @@ def test_a_removed_model_finishes_what_it_has(few: Stage) -> None:
     refused = few.ask("m00")
     assert refused.refusal == (404, "model_not_found")
     assert few.lives("m00") and not held.over
+    [running] = few.get("/running").json["running"]
+    assert (running["model"], running["state"]) == ("m00", "ready")
+    gone = {entry["id"]: entry for entry in few.get("/api/models").json["models"]}["m00"]
+    assert gone["removed"] is True and gone["pid"] == few.pid("m00") and gone["in_flight"] == 1
     few.open("gate")
     assert held.wait().status == 200
     until(lambda: few.processes() == [], "it stops")
+    until(lambda: few.get("/running").json["running"] == [], "it is forgotten")
+    assert "m00" not in {entry["id"] for entry in few.get("/api/models").json["models"]}
+
+
+def test_a_removed_model_can_be_unloaded(few: Stage) -> None:
+    held = few.hold("m00", "gate")
+    config = configuration(few)
+    del config["models"]["m00"]
+    config["groups"]["all"]["members"].remove("m00")
+    write(few, config, "in place")
+    until_log(few, "removed m00")
+    assert few.post("/api/models/unload/m00", b"").status == 200
+    assert not few.lives("m00") and held.wait().status != 200
+    assert few.post("/api/models/unload/m00", b"").status == 404
 
 
 def test_a_bad_file_is_told_once_and_changes_nothing(few: Stage) -> None:

@@ -35,12 +35,17 @@ class FakeFleet:
         self.load_error: SwapError | None = None
         self.begun: list[str] = []
         self.listeners: list[Callable[[str], None]] = []
+        self.gone: dict[str, ModelConfig] = {}
+        """Removed models that still drain; their states are in `states`."""
 
     def views(self) -> list[ModelView]:
         return [
             replace(ModelView(model_id, state, 0, 0, None, None, None), **self._details(model_id, view=True))
             for model_id, state in reversed(self.states.items())
         ]
+
+    def removed(self) -> dict[str, ModelConfig]:
+        return self.gone
 
     def _details(self, model_id: str, *, view: bool) -> dict[str, Any]:
         own = {"pid", "loading_s", "waiting_for"}

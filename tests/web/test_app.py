@@ -77,6 +77,22 @@ async def test_running() -> None:
     }
 
 
+async def test_a_removed_model_is_there_until_it_has_ended() -> None:
+    state = make_state(states={"old": State.STOPPING})
+    assert isinstance(state.fleet, FakeFleet)
+    state.fleet.gone["old"] = ModelConfig(id="old", cmd="server")
+    client = create_app(state).test_client()
+    [running] = (await (await client.get("/running")).get_json())["running"]
+    assert (running["model"], running["state"]) == ("old", "stopping")
+    models = {model["id"]: model for model in (await (await client.get("/api/models")).get_json())["models"]}
+    assert models["old"]["removed"] is True and models["old"]["group"] == ""
+    assert "removed" not in models["a"] and set(models) == {"old", *state.config.models}
+    assert "old" not in {model["id"] for model in (await (await client.get("/v1/models")).get_json())["data"]}
+    assert (await client.post("/api/models/load/old")).status_code == 404
+    assert (await client.post("/api/models/unload/old")).status_code == 200
+    assert state.fleet.unloaded == [["old"]]
+
+
 async def test_nothing_running_is_an_empty_list() -> None:
     response = await make_app().test_client().get("/running")
     assert await response.get_json() == {"running": []}

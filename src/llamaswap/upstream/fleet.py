@@ -201,8 +201,12 @@ class Fleet:
         return self._scheduler.blockers(model_id)
 
     def views(self) -> list[ModelView]:
-        """Snapshots of all models, in the order of the configuration."""
-        return [self._scheduler.view(id) for id in self._config.models]
+        """Snapshots of all models, in the order of the configuration, then of those that `removed` tells."""
+        return [self._scheduler.view(id) for id in (*self._config.models, *self.removed())]
+
+    def removed(self) -> dict[str, ModelConfig]:
+        """Models that are no longer in the configuration but have a process still, by id."""
+        return {id: run.upstream.model for id, run in self._runs.items() if id not in self._config.models}
 
     def on_change(self, fn: Callable[[str], None]) -> None:
         """Have `fn(model id)` called, synchronously, after each change of a model's state.

@@ -23,7 +23,7 @@ def running(state: AppState) -> list[dict[str, object]]:
             "name": model.name,
             "description": model.description,
         }
-        for _, model in sorted(state.config.models.items())
+        for model in state.models()
         if is_running(states[model.id])
     ]
 
@@ -82,7 +82,7 @@ def blueprint(state: AppState) -> Blueprint:
 
     @bp.post("/api/models/unload/<path:name>")
     async def unload_one(name: str) -> Response:
-        model = state.catalogue.get(name)
+        model = state.catalogue.get(name) or state.fleet.removed().get(name)
         if model is None:
             raise ModelNotFound("model not found")
         await state.fleet.unload([model.id])

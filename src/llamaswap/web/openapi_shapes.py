@@ -84,7 +84,11 @@ SHAPES: dict[str, Schema] = {
     "Models": record(
         models=many(
             record(
-                {"capabilities": {"type": "object"}, "context_length": WHOLE},
+                {
+                    "capabilities": {"type": "object"},
+                    "context_length": WHOLE,
+                    "removed": about(FLAG, "Not in the configuration any more; it ends when idle."),
+                },
                 id=TEXT,
                 name=TEXT,
                 description=TEXT,

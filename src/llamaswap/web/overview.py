@@ -43,19 +43,24 @@ def model_status(state: AppState) -> list[Record]:
     """The data of the event `modelStatus`: every model, sorted by id."""
     states = state.states()
     records: list[Record] = []
-    for id, model in sorted(state.config.models.items()):
+    for model in state.models():
         record: Record = {
-            "id": id,
+            "id": model.id,
             "name": model.name.strip(),
             "description": model.description.strip(),
-            "state": str(states[id]),
+            "state": str(states[model.id]),
             "unlisted": model.unlisted,
             "peerID": "",
         }
         if model.aliases:
             record["aliases"] = list(model.aliases)
-        records.append(record | _described(model))
+        records.append(record | _described(model) | _removed(state, model))
     return records
+
+
+def _removed(state: AppState, model: ModelConfig) -> Record:
+    """A model that is no longer in the configuration is there until its requests are answered."""
+    return {} if model.id in state.config.models else {"removed": True}
 
 
 def model_progress(state: AppState) -> list[Record]:
@@ -96,7 +101,7 @@ def _shown(error: LastError) -> Record:
 def overview(state: AppState) -> list[Record]:
     """The models of `/api/models`: all of them, sorted by id."""
     views = {view.id: view for view in state.fleet.views()}
-    return [_overview(state, model, views.get(id) or _stopped(id)) for id, model in sorted(state.config.models.items())]
+    return [_overview(state, model, views.get(model.id) or _stopped(model.id)) for model in state.models()]
 
 
 def _stopped(id: str) -> ModelView:
@@ -131,7 +136,8 @@ def _overview(state: AppState, model: ModelConfig, view: ModelView) -> Record:
         },
         "waiting_for": fleet.waiting_for(model.id) if view.queued else [],
         "last_error": None if error is None else _shown(error),
-        "group": state.config.group_of(model.id).id,
+        "group": state.config.group_of(model.id).id if model.id in state.config.models else "",
+        **_removed(state, model),
     }
 
 

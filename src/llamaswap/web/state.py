@@ -13,7 +13,7 @@ from quart import Response, request
 
 from llamaswap import __version__
 from llamaswap._build import BUILD_DATE, COMMIT
-from llamaswap.config.settings import Config
+from llamaswap.config.settings import Config, ModelConfig
 from llamaswap.observe.activity import Recorder
 from llamaswap.observe.flights import Flights
 from llamaswap.observe.hub import Hub
@@ -32,6 +32,10 @@ class FleetControl(Protocol):
     """What the control routes ask of `upstream.fleet.Fleet`."""
 
     def views(self) -> Sequence[ModelView]: ...
+
+    def removed(self) -> Mapping[str, ModelConfig]:
+        """Models that are no longer in the configuration but have a process still, by id."""
+        ...
 
     def pid(self, model_id: str) -> int | None: ...
 
@@ -99,10 +103,14 @@ class AppState:
             self.rekeyed = trio.Event()
             self.hub.send_away()
 
+    def models(self) -> list[ModelConfig]:
+        """Every model there is, sorted by id: those of the configuration, and removed ones that still drain."""
+        return [model for _, model in sorted({**self.fleet.removed(), **self.config.models}.items())]
+
     def states(self) -> dict[str, State]:
-        """The lifecycle state of every model, by id; a model the fleet does not know is stopped."""
+        """The lifecycle state of each of `models`, by id; a model the fleet does not know is stopped."""
         known = {view.id: view.state for view in self.fleet.views()}
-        return {model_id: known.get(model_id, State.STOPPED) for model_id in self.config.models}
+        return {model.id: known.get(model.id, State.STOPPED) for model in self.models()}
 
 
 def is_running(state: State) -> bool:

@@ -37,6 +37,7 @@ export function withStatus(before: readonly ModelView[], status: readonly ModelS
         description: entry.description,
         aliases: entry.aliases ?? [],
         unlisted: entry.unlisted,
+        removed: entry.removed,
         capabilities: entry.capabilities,
         context_length: entry.context_length,
         state,

@@ -47,6 +47,7 @@ export const model = obj({
   waiting_for: arr(str),
   last_error: nul(lastError),
   group: str,
+  removed: opt(bool),
 });
 export type Model = Infer<typeof model>;
 
@@ -285,6 +286,7 @@ export const modelStatus = obj({
   aliases: opt(arr(str)),
   capabilities: opt(capabilities),
   context_length: opt(num),
+  removed: opt(bool),
 });
 export type ModelStatus = Infer<typeof modelStatus>;
 
