@@ -114,10 +114,12 @@ async def test_a_removed_model_drains_and_its_waiters_are_told(autojump_clock: M
             await waiting.wait()
         late = r.fleet.submit(b)  # its body was still arriving
         assert late.rejected and late.queue_position == 0
-        assert upstream.alive and r.fleet.views() == [] and r.fleet.ports() == {"a": 1}
+        assert upstream.alive and r.fleet.removed() == {"a": a} and r.fleet.ports() == {"a": 1}
+        assert [(view.id, view.state, view.in_flight) for view in r.fleet.views()] == [("a", State.READY, 1)]
         held.release()
         await upstream.gone.wait()
         assert r.stops == [("a", "reload")] and r.fleet.ports() == {}
+        assert r.fleet.removed() == {} and r.fleet.views() == []
         for lease in (waiting, late, held):
             lease.release()
 
