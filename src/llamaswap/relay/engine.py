@@ -8,13 +8,14 @@ functions. Where there is no epoll, or no `run`, `ready` is False and its users 
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 from trio.lowlevel import wait_readable
 
-TURNS = 16  # polls in a row before everybody else gets a turn: under load the next event is there already
+SPELL_S = 0.004  # of polls in a row before everybody else gets a turn: under load the next event is there already
 
 
 class Engine:
@@ -68,11 +69,11 @@ class Engine:
         callbacks = self._callbacks
         while True:
             await wait_readable(epoll.fileno())
-            for _ in range(TURNS):
-                events = epoll.poll(0)
-                if not events:
-                    break
+            until = time.monotonic() + SPELL_S
+            while events := epoll.poll(0):
                 for fd, _ in events:
                     callback = callbacks.get(fd)
                     if callback is not None:  # else an earlier one of these calls has ended it
                         callback()
+                if time.monotonic() > until:
+                    break
