@@ -144,11 +144,10 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store, o
             tree.start_soon(monitor.run)
             for model_id in config.preload:
                 preload(fleet, config, model_id)
-            # Listening already: the first client need not wait for what only the app's pages need.
-            await tree.start(app.run, reloader, fleet, logs, dispatcher, monitor, metrics, model_log, recorder)
             if origin.watched:
                 tree.start_soon(reloader.watch)
-            _settle_memory()
+            # Listening already: the first client need not wait for what only the app's pages need, nor need a signal.
+            tree.start_soon(app.run, reloader, fleet, logs, dispatcher, monitor, metrics, model_log, recorder)
             stops = 0
             async for number in signals:
                 if number == signal.SIGHUP:
@@ -217,7 +216,7 @@ class _App:
 
     async def serve(self, ex: Exchange) -> None:
         if not self._ready.is_set():
-            if ex.path == "/health" and ex.method in ("GET", "HEAD"):  # models are served already
+            if ex.path in ("/health", "/wol-health") and ex.method in ("GET", "HEAD"):  # models are served already
                 await ex.answer(200, [(b"Content-Type", b"text/plain; charset=utf-8")], b"OK")
                 return
             await self._ready.wait()
@@ -237,10 +236,9 @@ class _App:
         metrics: Metrics,
         model_log: ModelLog,
         recorder: Recorder,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        await trio.to_thread.run_sync(_import_app)  # requests to models need not wait for it
+        """Import it, then serve, until cancelled; cancelled, the import goes on in its thread."""
+        await trio.to_thread.run_sync(_import_app, abandon_on_cancel=True)  # meanwhile models are served
         from llamaswap.web.app import create_app
         from llamaswap.web.asgi import RelayMiddleware
         from llamaswap.web.feed import Feed
@@ -271,7 +269,7 @@ class _App:
             await nursery.start(self._inner.run)
             await nursery.start(feed.run)
             self._ready.set()
-            task_status.started()
+            _settle_memory()
 
 
 def _settle_memory() -> None:

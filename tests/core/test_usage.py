@@ -138,6 +138,14 @@ def test_the_last_usage_counts() -> None:
             Tokens(5, UNKNOWN, UNKNOWN, 7, 3, 100.5, 100.0),
         ),
         ([{"usage": CHAT}, {"usage": {"seconds": 3}}, "[DONE]"], Tokens(input_tokens=12, output_tokens=3)),
+        (
+            [{"usage": CHAT}, {"usage": None, "timings": {"predicted_per_second": 2.5}}],
+            Tokens(input_tokens=12, output_tokens=3, tokens_per_second=2.5),
+        ),
+        (
+            [{"type": "response.completed", "response": {"usage": CHAT}, "timings": {"predicted_per_second": 2.5}}],
+            Tokens(input_tokens=12, output_tokens=3, tokens_per_second=2.5),
+        ),
         ([{"usage": CHAT}, {"usage": {}}], Tokens(input_tokens=12, output_tokens=3)),
         ([{"usage": CHAT}, {"usage": None}], Tokens(input_tokens=12, output_tokens=3)),
         (

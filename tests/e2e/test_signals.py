@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def too_slow(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
             wire.close()
 
 
-def refuses_connections(on: Stage) -> bool:
+def refuses_connections(port: int) -> bool:
     try:
-        Wire(on.port).close()
+        Wire(port).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -80,7 +81,7 @@ def test_requests_in_flight_are_finished_and_new_ones_refused(on: Stage, number:
     on.signal(number)
     for call in (queued, loading):
         assert call.wait().refusal == (503, "shutting_down")
-    until(lambda: refuses_connections(on), "no new connections")
+    until(lambda: refuses_connections(on.port), "no new connections")
     until(lambda: not on.lives("beside"), "the loading model is stopped at once")
     assert not streaming.over and not silent.over
     on.open("stream")
@@ -101,7 +102,7 @@ def test_a_kept_connection_gets_no_further_requests_through(on: Stage) -> None:
     first = Call(wire, request_bytes("POST", CHAT, body))
     on.happens("request", tag="other")
     on.signal(signal.SIGTERM)
-    until(lambda: refuses_connections(on), "it has begun to stop")
+    until(lambda: refuses_connections(on.port), "it has begun to stop")
     wire.sock.sendall(request_bytes("POST", CHAT, b'{"model": "a", "do": {"tag": "late"}}'))
     on.open("other")
     assert first.wait().header("connection") == "close"
@@ -128,7 +129,7 @@ def test_a_second_signal_ends_at_once(on: Stage, first: signal.Signals, second: 
     calls[1].until_body(b'"n": 0}')
     on.happens("child", "a")
     on.signal(first)
-    until(lambda: refuses_connections(on), "it has begun to stop")
+    until(lambda: refuses_connections(on.port), "it has begun to stop")
     begun = time.monotonic()
     on.signal(second)
     on.ends(128 + second)
@@ -162,7 +163,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_models_to_the_server(pyz: Path, tmp_pat
         held = on.hold("a", "gate")
         on.note_family()
         os.killpg(on.process.pid, signal.SIGINT)
-        until(lambda: refuses_connections(on), "it has begun to stop")
+        until(lambda: refuses_connections(on.port), "it has begun to stop")
         assert on.journal("term") == []
         on.open("gate")
         assert held.wait().status == 200
@@ -172,7 +173,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_models_to_the_server(pyz: Path, tmp_pat
 def test_a_client_that_leaves_ends_the_wait(on: Stage) -> None:
     held = on.hold("a", "never")
     on.signal(signal.SIGTERM)
-    until(lambda: refuses_connections(on), "it has begun to stop")
+    until(lambda: refuses_connections(on.port), "it has begun to stop")
     begun = time.monotonic()
     held.leave()
     on.ends(0)
@@ -182,7 +183,7 @@ def test_a_client_that_leaves_ends_the_wait(on: Stage) -> None:
 def test_a_crash_while_it_stops_restarts_nothing(on: Stage) -> None:
     held = on.hold("a", "never")
     on.signal(signal.SIGTERM)
-    until(lambda: refuses_connections(on), "it has begun to stop")
+    until(lambda: refuses_connections(on.port), "it has begun to stop")
     on.kill(on.pid("a"))
     answer = held.wait()
     assert answer.status in (502, 503) and answer.error
@@ -195,6 +196,37 @@ def test_sighup_is_no_reason_to_end(on: Stage) -> None:
     on.process.send_signal(signal.SIGHUP)
     until(lambda: "SIGHUP" in on.log(), "it is noticed")
     assert on.ask("a").status == 200 and len(on.journal("start")) == 1
+
+
+SLOW_IMPORT = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "llamaswap.web.app":
+            time.sleep(600)
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+def test_models_and_signals_do_not_wait_for_the_app(pyz: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT)
+    port = zipapp_runner.free_ports(2)
+    config = {"models": {"a": {"cmd": command(tmp_path)}}, "startPort": port + 1}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    process = start(pyz, tmp_path, "--listen", f"127.0.0.1:{port}", PYTHONPATH=str(tmp_path))
+    try:
+        until(lambda: not refuses_connections(port), "it listens")
+        for path in ("/health", "/wol-health"):
+            assert urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10).read() == b"OK"
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{CHAT}", b'{"model": "a"}')
+        assert urllib.request.urlopen(asked, timeout=20).status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("number", SIGNALS)

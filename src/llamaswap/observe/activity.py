@@ -14,7 +14,7 @@ import trio
 
 from llamaswap.config.settings import Config
 from llamaswap.observe.answer import BROKEN, Finished, finished
-from llamaswap.observe.captures import Capture, Captures, pack_all
+from llamaswap.observe.captures import Capture, Captures, compress_all
 from llamaswap.observe.flights import Flight, Flights, Headers
 from llamaswap.observe.redact import is_secret
 from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
@@ -163,9 +163,12 @@ class Recorder:
     async def _pack(self) -> None:
         """Compress what is worth it among the new captures."""
         ids, self._to_pack = self._to_pack, []
-        captures = self.captures.unpacked(ids)
-        for id, packed in await trio.to_thread.run_sync(pack_all, captures):
-            self.captures.packed(id, captures[id], packed)
+        captures = self.captures.compressible(ids)
+        for id, compressed in await trio.to_thread.run_sync(compress_all, captures):
+            self.captures.keep(id, captures.pop(id), compressed)
+        if captures:  # there was no time for them
+            self._to_pack[:0] = captures
+            self._packing.set()
 
     def _row(self, request: Finished, tokens: Tokens, error: str) -> Row:
         first_s = request.first_byte_s

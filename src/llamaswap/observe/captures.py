@@ -22,7 +22,7 @@ SHARE = 4  # one capture takes at most this part of the buffer
 PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
 PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
 FIXED_BYTES = 2000  # of a capture besides what it holds, about
-HEADER_BYTES = 100  # of one header of the upstream's
+HEADER_BYTES = 100  # of one header of the client's
 
 _NO_REQUEST_BODY = ("/audio/transcriptions", "/audio/voices", "/images/edits", "/sdapi/v1/img2img")
 _NO_ANSWER_BODY = (
@@ -37,7 +37,7 @@ _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 class Capture:
     """One request and its answer, without what is not to be kept of them."""
 
-    __slots__ = ("_packed", "_request_bytes", "cut", "request", "size")
+    __slots__ = ("_request_bytes", "_state", "cut", "size")
 
     def __init__(self, request: Finished, most: int) -> None:
         """`most`: bytes of a body."""
@@ -47,44 +47,46 @@ class Capture:
         if path.endswith(_NO_REQUEST_BODY):
             asked = b""
         elif len(asked) > most:
-            asked = without_media(bytes(asked))
+            asked = without_media(asked, most + 1)
             asked, self.cut = asked[:most], len(asked) > most
         if request.status != 200 or request.content_type.startswith(_MEDIA) or path.endswith(_NO_ANSWER_BODY):
             kept = b""
         elif request.tail or request.kept_bytes > most:
             kept, self.cut = request.head[:most], True
-        self.request = request._replace(request_body=asked, kept=kept, tail=b"")
-        self._packed = False
-        self.size = _size(self.request)
+        request = request._replace(request_body=asked, kept=kept, tail=b"")
+        self._state = (request, False)
+        """The request, and whether its bodies are compressed; one value, since other threads look at it."""
+        self.size = _size(request)
 
     @property
-    def packable(self) -> bool:
-        return not self._packed and self.size >= PACKED_FROM_BYTES
+    def compressible(self) -> bool:
+        """Whether it is worth the work, and not done."""
+        return not self._state[1] and self.size >= PACKED_FROM_BYTES
 
-    def packed(self) -> Finished:
-        """Its bodies without media, and compressed: the costly half of `pack`, for another thread."""
-        asked = without_media(bytes(self.request.request_body))
-        request = _without_media(self.request)
+    def compressed(self) -> Finished:
+        """The request, its bodies without media and compressed: the costly half, for another thread."""
+        request = _without_media(self._state[0])
+        asked = without_media(request.request_body)
         return request._replace(request_body=zlib.compress(asked, 1), kept=zlib.compress(request.head, 1))
 
-    def pack(self, packed: Finished) -> None:
-        self.request = packed
-        self.size = _size(self.request)
-        self._packed = True
+    def keep(self, compressed: Finished) -> None:
+        self._state = (compressed, True)
+        self.size = _size(compressed)
 
     def shown(self, id: int) -> dict[str, object]:
         """The record of `/api/captures/{id}`; `truncated` if a body was cut. Takes milliseconds for large ones."""
-        request = self.request
-        if self._packed:
+        request, is_compressed = self._state
+        if is_compressed:
             request = request._replace(
                 request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
             )
-        content = body(_without_media(request))
+        content = body(request)
         headers = shown_headers(request.answer.passed if request.answer is not None else ())
         if content is None:
             content = body(request._replace(encoding="")) or b""  # as it was carried, its encoding still named
         else:
             headers.pop("Content-Encoding", None)
+            content = without_media(content)
         asked = shown_headers(request.request_headers)
         if "Content-Length" in asked:
             asked["Content-Length"] = str(self._request_bytes)  # requests with the same head share its headers
@@ -92,7 +94,7 @@ class Capture:
             "id": id,
             "req_path": request.path,
             "req_headers": asked,
-            "req_body": base64.b64encode(without_media(bytes(request.request_body))).decode(),
+            "req_body": base64.b64encode(without_media(request.request_body)).decode(),
             "resp_headers": headers,
             "resp_body": base64.b64encode(content).decode(),
         }
@@ -104,7 +106,7 @@ class Capture:
 def _without_media(request: Finished) -> Finished:
     """Its answer without pictures and sound, taken out of the transfer's framing if there are any."""
     if request.encoding not in ("", "identity"):
-        return request
+        return request  # compressed, it takes less than it would then
     plain = body(request) or b""
     short = without_media(plain)
     return request if short is plain else request._replace(kept=short, chunked=False)
@@ -167,16 +169,16 @@ class Captures:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def unpacked(self, ids: Iterable[int]) -> dict[int, Capture]:
-        """Those of them that are still kept and worth the work."""
+    def compressible(self, ids: Iterable[int]) -> dict[int, Capture]:
+        """Those of them that are still kept, and whose compression is worth the work."""
         found = {id: self._kept.get(id) for id in ids}
-        return {id: capture for id, capture in found.items() if isinstance(capture, Capture) and capture.packable}
+        return {id: capture for id, capture in found.items() if isinstance(capture, Capture) and capture.compressible}
 
-    def packed(self, id: int, capture: Capture, packed: Finished) -> None:
-        """Keep a capture's bodies as `pack_all` made them, unless it is gone meanwhile."""
+    def keep(self, id: int, capture: Capture, compressed: Finished) -> None:
+        """Keep a capture as `compress_all` made it, unless it is gone meanwhile."""
         if self._kept.get(id) is capture:
             self.size_bytes -= capture.size
-            capture.pack(packed)
+            capture.keep(compressed)
             self.size_bytes += capture.size
 
     @property
@@ -191,12 +193,12 @@ class Captures:
             self.size_bytes -= oldest.size if isinstance(oldest, Capture) else size
 
 
-def pack_all(captures: Mapping[int, Capture]) -> list[tuple[int, Finished]]:
+def compress_all(captures: Mapping[int, Capture]) -> list[tuple[int, Finished]]:
     """The bodies compressed, of as many as PACK_S allows. Blocks that long."""
     done: list[tuple[int, Finished]] = []
     until = time.perf_counter() + PACK_S
     for id, capture in captures.items():
         if time.perf_counter() >= until:
             break
-        done.append((id, capture.packed()))
+        done.append((id, capture.compressed()))
     return done

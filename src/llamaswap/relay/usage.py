@@ -86,6 +86,7 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
     """The last usage, timings and metrics of an answer, if it is like most: one object of JSON, or a stream that tells
     all of them in one event. None if it has to be searched."""
     data = near
+    usage_at = timings_at = -1
     if answer.chunked or answer.tail or "event-stream" in answer.content_type:
         usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
         at = max(usage_at, timings_at)
@@ -106,11 +107,11 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
         return None
     usage, timings, metrics = reply.usage, reply.timings, reply.metrics
     if (
-        (usage is not None and _COUNTS.isdisjoint(usage))
-        or (timings is not None and _TIMINGS.isdisjoint(timings))
+        (_COUNTS.isdisjoint(usage) if usage is not None else usage_at >= 0)
+        or (_TIMINGS.isdisjoint(timings) if timings is not None else timings_at >= 0)
         or (metrics is not None and _METRICS.isdisjoint(metrics))
     ):
-        return None  # others before may have them
+        return None  # others, before or within, may have them
     return (usage or NOTHING, timings or NOTHING, metrics or NOTHING) if usage or timings or metrics else None
 
 
