@@ -44,7 +44,7 @@ class Finished(NamedTuple):
     path: str = ""
     request_headers: Headers = ()
     request_body: bytes | bytearray = b""
-    answer: Head | None = None
+    response_head: Head | None = None
     error: str = ""
     """What went wrong, if that is known without the answer's own words."""
     ended_at: float = 0.0

@@ -81,7 +81,7 @@ class Capture:
                 request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
             )
         content = body(request)
-        headers = shown_headers(request.answer.passed if request.answer is not None else ())
+        headers = shown_headers(request.response_head.passed if request.response_head is not None else ())
         if content is None:
             content = body(request._replace(encoding="")) or b""  # as it was carried, its encoding still named
         else:
