@@ -113,13 +113,19 @@ def test_a_changed_model_drains_and_the_next_request_gets_the_new_one(few: Stage
     assert few.pid("m00") != first
 
 
-def test_a_removed_model_finishes_what_it_has(few: Stage) -> None:
+def removed_while_held(few: Stage) -> Call:
+    """A request to a model that a reload has removed meanwhile; the gate lets it end."""
     held = few.hold("m00", "gate")
     config = configuration(few)
     del config["models"]["m00"]
     config["groups"]["all"]["members"].remove("m00")
     write(few, config, "in place")
     until_log(few, "removed m00")
+    return held
+
+
+def test_a_removed_model_finishes_what_it_has(few: Stage) -> None:
+    held = removed_while_held(few)
     refused = few.ask("m00")
     assert refused.refusal == (404, "model_not_found")
     assert few.lives("m00") and not held.over
@@ -135,12 +141,7 @@ def test_a_removed_model_finishes_what_it_has(few: Stage) -> None:
 
 
 def test_a_removed_model_can_be_unloaded(few: Stage) -> None:
-    held = few.hold("m00", "gate")
-    config = configuration(few)
-    del config["models"]["m00"]
-    config["groups"]["all"]["members"].remove("m00")
-    write(few, config, "in place")
-    until_log(few, "removed m00")
+    held = removed_while_held(few)
     assert few.post("/api/models/unload/m00", b"").status == 200
     assert not few.lives("m00") and held.wait().status != 200
     assert few.post("/api/models/unload/m00", b"").status == 404
