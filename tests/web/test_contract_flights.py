@@ -145,6 +145,8 @@ async def test_a_client_that_left_while_its_model_loaded(door: str) -> None:
         client = await world.client()
         await client.request("POST", "/v1/chat/completions", body=chat())
         await world.until(lambda: "a" in world.launcher.processes)
+        [flight] = world.flights
+        await world.until(lambda: (world.fleet.loading_s("a") or 0.0) > 0.75 * flight.elapsed_s)
         client.close()
         await world.until(lambda: bool(closed))
         assert closed[0].load_s > 0
