@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -302,6 +304,23 @@ async def test_pictures_in_json_are_left_out(flights: Flights, recorder: Recorde
             assert decoded(found["resp_body"]) == answer % note
             await recorder._pack()
         assert recorder.captures.size_bytes < 10_000
+
+
+async def test_pictures_in_streams_and_compressed_answers(flights: Flights, recorder: Recorder) -> None:
+    picture = b"A" * 20_000
+    events = b'data: {"type":"response.image_generation_call.partial_image","partial_image_b64":"%b"}\n\n'
+    flight = fly(flights, b"".join(b"%x\r\n%b\r\n" % (len(it), it) for it in [events % picture] * 2) + b"0\r\n\r\n")
+    flight.chunked = True
+    flights.close(flight)
+    flight = fly(flights, gzip.compress(b'{"b64_json":"%b"}' % picture + bytes(random.Random(1).randbytes(9000))))
+    flight.answer = Answer(200, b"OK", [(b"Content-Encoding", b"gzip")], -1, False)
+    flights.close(flight)
+    note = b"[20000 bytes of base64 left out]"
+    for _ in range(2):
+        for id, shown in ((1, events % note * 2), (2, b'{"b64_json":"%b"}' % note)):
+            found = await recorder.capture(id)
+            assert found is not None and decoded(found["resp_body"]).startswith(shown)
+        await recorder._pack()
 
 
 async def test_what_is_too_long_is_cut(flights: Flights, recorder: Recorder) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from llamaswap.observe.answer import Finished, body
 from llamaswap.observe.flights import HEAD_BYTES
-from llamaswap.observe.media import without_media
+from llamaswap.observe.media import may_stream_media, without_media
 from llamaswap.observe.redact import shown_headers
 
 BODY_BYTES = 1 << 20  # of one body; more is left out
@@ -104,12 +104,19 @@ class Capture:
 
 
 def _without_media(request: Finished) -> Finished:
-    """Its answer without pictures and sound, taken out of the transfer's framing if there are any."""
+    """Its answer without pictures and sound, taken out of the transfer's framing if there are any.
+
+    Runs beside the loop, which has to wait for Python's lock: no more work than needed.
+    """
     if request.encoding not in ("", "identity"):
         return request  # compressed, it takes less than it would then
-    plain = body(request) or b""
-    short = without_media(plain)
-    return request if short is plain else request._replace(kept=short, chunked=False)
+    head = request.head
+    if request.chunked:
+        if not may_stream_media(head):
+            return request
+        head = body(request) or b""
+    short = without_media(head)
+    return request if short is head else request._replace(kept=short, chunked=False)
 
 
 def _size(request: Finished) -> int:

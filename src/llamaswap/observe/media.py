@@ -20,6 +20,7 @@ _KEYS = (
     *(b'"data"', b'"b64_json"', b'"result"', b'"partial_image_b64"', b'"delta"'),
     *(b'"multimodal_data"', b'"images"'),
 )
+_IN_STREAMS = (_IN_ADDRESS, b"b64_json", b"image_b64", b"audio.delta", b"image_generation")
 _opens = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(?:\[[ \t\r\n]*)?"').match
 _goes_on = re.compile(rb'"[ \t\r\n]*,[ \t\r\n]*"').match
 # With what JSON may write in place of / + = and of line ends.
@@ -47,6 +48,11 @@ def without_media(body: bytes | bytearray, most: int | None = None) -> bytes:
         return body
     parts.append(body[at : at + max(0, missing)])
     return b"".join(parts)
+
+
+def may_stream_media(body: bytes) -> bool:
+    """Whether a stream, still in its transfer's framing, is worth a closer look: next to none of them is."""
+    return any(mark in body for mark in _IN_STREAMS)
 
 
 def _spans(body: bytes | bytearray, start: int, stop: int) -> list[tuple[int, int]]:
