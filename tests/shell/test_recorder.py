@@ -273,6 +273,15 @@ async def test_large_captures_are_packed(flights: Flights, recorder: Recorder) -
     assert (decoded(found["req_body"]), decoded(found["resp_body"])) == (b"y" * 50_000, answer)
 
 
+async def test_what_is_gone_in_a_moment_is_not_packed(flights: Flights, recorder: Recorder) -> None:
+    for _ in range(20):
+        land(flights, body=b"x" * 200_000)
+    await recorder.flush()
+    before = recorder.captures.size_bytes
+    await recorder._pack()
+    assert recorder.captures.size_bytes == before
+
+
 async def test_the_oldest_captures_make_room(flights: Flights, recorder: Recorder) -> None:
     for _ in range(10):
         land(flights, body=b"x" * 200_000)

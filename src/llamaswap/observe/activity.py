@@ -164,6 +164,8 @@ class Recorder:
         """Compress what is worth it among the new captures."""
         ids, self._to_pack = self._to_pack, []
         captures = self.captures.compressible(ids)
+        if len(captures) < len(ids) // 2:
+            return  # they come so fast that the rest is gone as soon
         for id, compressed in await trio.to_thread.run_sync(compress_all, captures):
             self.captures.keep(id, captures.pop(id), compressed)
         if captures:  # there was no time for them
