@@ -282,6 +282,13 @@ async def test_what_is_gone_in_a_moment_is_not_packed(flights: Flights, recorder
     assert recorder.captures.size_bytes == before
 
 
+async def test_large_headers_take_room_as_well(flights: Flights, recorder: Recorder) -> None:
+    for number in range(40):
+        land(flights, headers=((b"Cookie", b"%060000d" % number),))
+    await recorder.flush()
+    assert 0 < len(recorder.captures) <= recorder.captures.limit_bytes // 60_000
+
+
 async def test_the_oldest_captures_make_room(flights: Flights, recorder: Recorder) -> None:
     for _ in range(10):
         land(flights, body=b"x" * 200_000)

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from llamaswap.observe.answer import Finished, body
 from llamaswap.observe.flights import HEAD_BYTES
@@ -22,7 +23,7 @@ SHARE = 4  # one capture takes at most this part of the buffer
 PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
 PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
 FIXED_BYTES = 2000  # of a capture besides what it holds, about
-HEADER_BYTES = 100  # of one header of the client's
+HEADER_BYTES = 100  # of one header of the client's, besides its text
 
 _NO_REQUEST_BODY = ("/audio/transcriptions", "/audio/voices", "/images/edits", "/sdapi/v1/img2img")
 _NO_ANSWER_BODY = (
@@ -121,7 +122,9 @@ def _without_media(request: Finished) -> Finished:
 
 def _size(request: Finished) -> int:
     """What it takes to keep it, in bytes, about."""
-    return FIXED_BYTES + request.kept_bytes + len(request.request_body) + HEADER_BYTES * len(request.request_headers)
+    headers = request.request_headers
+    head_bytes = HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))
+    return FIXED_BYTES + head_bytes + request.kept_bytes + len(request.request_body)
 
 
 class Captures:
