@@ -160,6 +160,13 @@ def test_what_several_events_tell_is_put_together(stream: list[Any], expected: T
     assert tokens(answer(chunks(events(*stream), 10**6), EVENTS, chunked=True)) == expected
 
 
+@pytest.mark.parametrize("odd", [b'"a":"\xff"', b'"\xff":0', b'"a":"\\ud800"'])
+def test_text_that_is_no_utf8(odd: bytes) -> None:
+    body = b'{"text":"\xff","usage":{%b,"prompt_tokens":12,"completion_tokens":3}}' % odd
+    expected = Tokens(input_tokens=12, output_tokens=3)
+    assert tokens(answer(body)) == tokens(answer(b"data: %b\n\n" % body, EVENTS)) == expected
+
+
 def test_pieces_are_as_good_as_the_whole() -> None:
     body = json.dumps({"text": "x" * 5000, "usage": CHAT}).encode()
     stream = events({"usage": {"input_tokens": 9}}, "x" * 9000, {"usage": {"output_tokens": 3}})

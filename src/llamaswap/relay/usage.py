@@ -85,7 +85,6 @@ def read(answer: Finished) -> tuple[Tokens, str]:
 def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
     """The last usage, timings and metrics of an answer, if it is like most: one object of JSON, or a stream that tells
     all of them in one event. None if it has to be searched."""
-    data = near
     usage_at = timings_at = -1
     if answer.chunked or answer.tail or "event-stream" in answer.content_type:
         usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
@@ -103,7 +102,7 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
         return None
     try:
         reply = _reply(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     usage, timings, metrics = reply.usage, reply.timings, reply.metrics
     if (
@@ -131,7 +130,7 @@ def _searched(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | Non
         if _by_events(end):
             return None
     except _Split:
-        end = tail = answer.end(TAIL_BYTES)
+        end = answer.end(TAIL_BYTES)
     whole = not answer.tail and len(end) == answer.kept_bytes
     plain = dechunk(end, from_start=whole) or dechunk(end, from_start=False)
     return _lasts(plain, False) if plain else None
