@@ -17,16 +17,15 @@ def message(body: bytes) -> str:
     return caught.value.message
 
 
-def padded(body: bytes) -> bytes:
-    """The same object, long enough to take the other way through `parse`."""
+def odd(body: bytes) -> bytes:
+    """The same object with a byte order mark and a lone surrogate: it takes the other way through `parse`."""
     at = body.index(b"{") + 1
     rest = body[at:]
     comma = b"" if rest.lstrip(b" \t\r\n").startswith(b"}") else b","
-    filler = b'"filler":"' + b"x" * jsonspans.WALK_FROM_BYTES + b'"'
-    return body[:at] + filler + comma + rest
+    return b"\xef\xbb\xbf" + body[:at].removeprefix(b"\xef\xbb\xbf") + b'"filler":"\\ud800"' + comma + rest
 
 
-@pytest.mark.parametrize("prepare", [bytes, padded], ids=["short", "long"])
+@pytest.mark.parametrize("prepare", [bytes, odd], ids=["usual", "odd"])
 @pytest.mark.parametrize(
     ("body", "model", "stream"),
     [
@@ -53,6 +52,7 @@ def padded(body: bytes) -> bytes:
         (b'{"":"","model":"a"}', "a", False),
         (b'\xef\xbb\xbf{"model":"a"}', "a", False),
         (b'{"model":"a","n":1e999,"m":-0.0,"o":123456789012345678901234567890}', "a", False),
+        (b'{"model":"a","n":' + b"9" * 5000 + b',"stream":true}', "a", True),
     ],
 )
 def test_reads_model_and_stream(prepare, body: bytes, model: str, stream: bool) -> None:
@@ -62,7 +62,7 @@ def test_reads_model_and_stream(prepare, body: bytes, model: str, stream: bool) 
         assert (found.model, found.stream) == (model, stream)
 
 
-@pytest.mark.parametrize("prepare", [bytes, padded], ids=["short", "long"])
+@pytest.mark.parametrize("prepare", [bytes, odd], ids=["usual", "odd"])
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -100,7 +100,6 @@ def test_reads_model_and_stream(prepare, body: bytes, model: str, stream: bool) 
         (b'{"model":"a","x":"\xff"}', "not UTF-8"),
         (b'{"model":"a","x":"\xed\xa0\x80"}', "not UTF-8"),
         (b'{"model":"a","x":"\xc3"}', "not UTF-8"),
-        (b'{"model":"a","x":' + b"9" * 5000 + b"}", "too many digits"),
         (b'{"model":"a","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested too deeply"),
         (b'{"model":"a","x":' + b'{"a":' * 200_000, "nested too deeply"),
     ],
@@ -191,7 +190,7 @@ def test_depth_within_the_limit_passes() -> None:
     depth = sys.getrecursionlimit() // 4
     body = b'{"model":"m","x":' + b"[" * depth + b"]" * depth + b"}"
     assert parse(body).model == "m"
-    assert parse(padded(body)).model == "m"
+    assert parse(odd(body)).model == "m"
 
 
 def test_repr_shows_what_was_read() -> None:
@@ -217,7 +216,7 @@ def test_any_json_object_is_read_as_the_standard_library_does(
     document: dict[str, object],
     model: str,
     ascii_only: bool,
-    long: bool,
+    is_odd: bool,
     indent: int | str | None,
     stream: bool,
 ) -> None:
@@ -227,8 +226,8 @@ def test_any_json_object_is_read_as_the_standard_library_does(
         body = text.encode()
     except UnicodeEncodeError:  # pragma: no cover - hypothesis makes no lone surrogates by default
         return
-    if long:
-        body = padded(body)
+    if is_odd:
+        body = odd(body)
     found = parse(body)
     assert (found.model, found.stream) == (model, stream)
     members = [m for m in found.members(body) if m.key != "filler"]
@@ -258,7 +257,7 @@ def test_both_ways_agree_with_the_standard_library(text: str) -> None:
             expected = json.loads(body)
         except ValueError:
             expected = None
-        for form in (body, padded(body)):
+        for form in (body, odd(body)):
             try:
                 found = parse(form)
             except BadRequest as error:

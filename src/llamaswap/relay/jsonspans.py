@@ -1,12 +1,13 @@
-"""Where the members of a JSON object stand, in bytes, without taking anything apart that need not be.
+"""What routing needs of a JSON request body, and where its members stand in bytes for those that are edited.
 
-A request body is validated once by the standard library's C scanner. Its bytes are read as latin-1, in which
-every byte is one character: offsets in the text are offsets in the body, and a body with emoji in it takes
-no four bytes a character. Whether the bytes are UTF-8 is checked apart; a string that is really read
-(a key, the model) is decoded as UTF-8 then.
+Of nearly every body msgspec reads the two members that matter and only checks the rest: nothing is built of a
+conversation of megabytes. What it does not take is read once more by the standard library's C scanner, which knows
+where a mistake is. That reads the bytes as latin-1, in which every byte is one character: offsets in the text are
+offsets in the body, and a body with emoji in it takes no four bytes a character. Whether the bytes are UTF-8 is
+checked apart; a string that is really read (a key, the model) is decoded as UTF-8 then.
 
-What the scanner does not take is a `BadRequest`: no UTF-8, no JSON (RFC 8259; `NaN` is none), nesting
-deeper than the interpreter's recursion limit, an integer of more digits than the interpreter converts.
+What the scanner does not take either is a `BadRequest`: no UTF-8, no JSON (RFC 8259; `NaN` is none), nesting deeper
+than the interpreter's recursion limit.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from codecs import utf_8_decode
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, cast
 
+import msgspec
+
 from llamaswap.errors import BadRequest
 
 Body = bytes | bytearray | memoryview
-
-WALK_FROM_BYTES = 2048
-"""Longer bodies are walked at once, so that an edit needs no second scan; for shorter ones one C call to
-read them whole is quicker, and a second scan, only for those that are edited, is nothing."""
 
 UTF8_CHUNK_BYTES = 1 << 16
 """Decoded at a time when checking UTF-8: fits the cache, twice as fast as the whole at once."""
 
 _BOM = "\xef\xbb\xbf"
+_OPENING, _CLOSING = b"{}"
+_BLANKS = b" \t\n\r"
 _WS = r"[ \t\n\r]*+"
 _blank = cast("Callable[[str, int], re.Match[str]]", re.compile(_WS).match)
 _head = re.compile(rf'{_WS}"([^"\\\x00-\x1f]*+)"{_WS}:{_WS}').match
@@ -48,9 +49,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise BadRequest(f"the request body is not valid JSON: {name} is not a JSON value")
 
 
-# The C functions under json.loads; typeshed does not list them.
+# The C functions under json.loads; typeshed does not list them. Integers become floats, nobody looks at them: int()
+# refuses those of more than 4300 digits.
 _scan: Callable[[str, int], tuple[Any, int]]
-_scan = cast(Any, json.JSONDecoder(parse_constant=_refuse_constant)).scan_once
+_scan = cast(Any, json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant)).scan_once
 _scanstring: Callable[[str, int], tuple[str, int]] = cast(Any, json.decoder).scanstring
 
 
@@ -77,9 +79,7 @@ class JsonBody:
 
     __slots__ = ("_members", "end", "model", "start", "stream")
 
-    def __init__(
-        self, model: str, stream: bool, start: int, end: int, members: tuple[Member, ...] | None = None
-    ) -> None:
+    def __init__(self, model: str, stream: bool, start: int, end: int) -> None:
         self.model = model
         """The value of `model`; the last one if there are several."""
         self.stream = stream
@@ -88,7 +88,7 @@ class JsonBody:
         """Offset of the object's `{`."""
         self.end = end
         """Offset behind the object's `}`."""
-        self._members = members
+        self._members: tuple[Member, ...] | None = None
 
     def members(self, body: Body) -> tuple[Member, ...]:
         """The top-level members in order, duplicates included. `body` is the body this was parsed from."""
@@ -101,27 +101,46 @@ class JsonBody:
         return f"JsonBody(model={self.model!r}, stream={self.stream!r})"
 
 
+class _Asked(msgspec.Struct, gc=False):
+    """The members that are read."""
+
+    model: str
+    stream: Any = None
+
+
+_asked = msgspec.json.Decoder(_Asked).decode
+
+
 def parse(body: Body) -> JsonBody:
     """Validates a request body and reads what routing needs of it.
 
     Raises BadRequest if it is no JSON object or names no model; the message says what is wrong and where.
     """
-    text = str(body, "latin-1")
-    if not text.isascii():
+    if not (isinstance(body, bytes) and body.isascii()):
         _require_utf8(body)
+    try:
+        asked = _asked(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _parse_odd(body)
+    if not asked.model:
+        return _parse_odd(body)
+    start, end = 0, len(body)
+    if body[0] != _OPENING or body[-1] != _CLOSING:
+        text = bytes(body)
+        start, end = end - len(text.lstrip(_BLANKS)), len(text.rstrip(_BLANKS))
+    return JsonBody(asked.model, asked.stream is True, start, end)
+
+
+def _parse_odd(body: Body) -> JsonBody:
+    """The same for a byte order mark, lone surrogates, and all that is refused."""
+    text = str(body, "latin-1")
     start = 0
     if not text.startswith("{"):
         start = _blank(text, 3 if text.startswith(_BOM) else 0).end()
         if not text.startswith("{", start):
             raise BadRequest(_no_object(text, start))
-    members: tuple[Member, ...] | None = None
     try:
-        if len(text) > WALK_FROM_BYTES:
-            found, end = _walk(text, start, 0)
-            members = tuple(found)
-            values = {m.key: _value(text, m) for m in found if m.key == "model" or m.key == "stream"}
-        else:
-            values, end = _scan(text, start)
+        values, end = _scan(text, start)
         if end != len(text) and _blank(text, end).end() != len(text):
             raise _NotJson("data after the end of the object", _blank(text, end).end())
     except RecursionError:
@@ -130,13 +149,10 @@ def parse(body: Body) -> JsonBody:
         raise _invalid(text, "expected a value", error.value) from None
     except (json.JSONDecodeError, _NotJson) as error:
         raise _invalid(text, error.msg, error.pos) from None
-    except ValueError:
-        # int() limits its digits (4300 by default), as converting them takes quadratic time.
-        raise BadRequest("the request body holds an integer with too many digits") from None
     model = values.get("model")
     if type(model) is not str or not model:
         raise BadRequest(_no_model(model, "model" in values))
-    parsed = JsonBody(model, values.get("stream") is True, start, end, members)
+    parsed = JsonBody(model, values.get("stream") is True, start, end)
     if not model.isascii():
         last = [m for m in parsed.members(body) if m.key == "model"][-1]
         parsed.model = _scanstring(str(body[last.value_start : last.value_end], "utf-8"), 1)[0]
@@ -203,10 +219,6 @@ def _odd_key(text: str, pos: int) -> tuple[str, int]:
     if match is None:
         raise _NotJson("expected ':'", _blank(text, end).end())
     return key, match.end()
-
-
-def _value(text: str, member: Member) -> Any:
-    return _scan(text, member.value_start)[0]
 
 
 def _require_utf8(body: Body) -> None:
