@@ -138,8 +138,8 @@ class World:
         return ride
 
     def watched(self) -> int:
-        """Sockets of the express lane beyond one for each client connection."""
-        return len(self.pool.engine) - len(self.front._connections)
+        """Sockets of the express lane beyond one for each client connection and each idle one of the pool."""
+        return len(self.pool.engine) - len(self.front._connections) - len(self.pool)
 
     def busy(self) -> int:
         return sum(view.in_flight + view.queued for view in self.fleet.views())

@@ -109,6 +109,50 @@ async def test_a_connection_that_was_stale() -> None:
         assert world.launcher.started == ["a"]
 
 
+@pytest.mark.parametrize("how", ["close", "reset", "stray bytes"])
+@pytest.mark.parametrize("ridden", [True, False])
+async def test_an_idle_connection_that_ends_is_let_go_at_once(ridden: bool, how: str) -> None:
+    """Whichever way its last request went; bytes that nobody asked for are its end too, never an answer."""
+    async with a_world() as world:
+        client, up = await boarded(world)
+        if ridden:
+            await ask(world, client)
+            await up.answer()
+            assert (await client.response()).status == 200
+        assert (len(world.pool), len(world.rides)) == (1, int(ridden))
+        if how == "stray bytes":
+            await up.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+        else:
+            getattr(up, how)()
+        await world.until(lambda: len(world.pool) == 0)
+        assert world.watched() == 0
+        fresh = await ask(world, client)
+        await fresh.answer(b"right")
+        assert (await client.response()).body == b"right"
+        assert (len(world.pool), fresh is up) == (1, False)
+
+
+async def test_a_task_and_the_lane_take_turns_on_a_connection() -> None:
+    """A connection is watched by one of the two only: neither wakes for what is the other's, none hangs."""
+    async with a_world() as world:
+        client, up = await boarded(world)
+        other = await world.client()
+        for turn in range(6):
+            if turn % 2:
+                await ask(world, client)
+                await up.answer(b"by the lane")
+                assert (await client.response()).body == b"by the lane"
+            else:
+                await other.request("GET", "/upstream/a/page")
+                taken, _ = await world.up().request()
+                assert taken is up
+                await up.answer(b"by a task")
+                assert (await other.response()).body == b"by a task"
+            assert (len(world.pool), world.watched()) == (1, 0)
+        assert len(world.rides) == 3
+        assert world.up().accepted == 1
+
+
 async def test_a_fresh_connection_that_ends_as_well() -> None:
     async with a_world() as world:
         client, up = await boarded(world)
@@ -332,7 +376,7 @@ async def test_closing_while_it_rides(stream: bool, monkeypatch: pytest.MonkeyPa
         assert (await client.response()).body in (b"last", b"data: 1\n\n")
         assert await client.closed()
         await world.front.quiet()
-        assert len(world.pool.engine) == 0
+        assert world.watched() == 0
 
 
 async def test_closing_with_requests_behind_it() -> None:

@@ -112,7 +112,7 @@ class Relay:
         if lease is None:
             return None
         upstream = lease.upstream
-        connection = self._pool.take(upstream)
+        connection = self._pool.pick(upstream)
         if not isinstance(connection, Plain):
             if connection is not None:
                 self._pool.give(upstream, connection)

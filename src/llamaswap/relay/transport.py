@@ -7,11 +7,15 @@ saves a Trio checkpoint and two Python frames per call over `trio.SocketStream`.
 from __future__ import annotations
 
 import errno
+import select
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
+
+from llamaswap.relay.engine import Engine
 
 RECV_BYTES = 65536  # what one stream's burst fits in; larger buffers cost page faults on every read
 
@@ -52,11 +56,30 @@ class Transport(Protocol):
 class Plain:
     """A non-blocking stream socket, owned by this object."""
 
-    __slots__ = ("_unsent", "sock")
+    __slots__ = ("_engine", "_look", "_unsent", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._unsent = 0
+        self._engine: Engine | None = None
+        self._look: Callable[[int], object] | None = None
+
+    def watch(self, engine: Engine, callback: Callable[[], None]) -> None:
+        """Have `engine` call it whenever there is something to read, and nothing else that it was to call before.
+
+        No task may wait for the socket meanwhile.
+        """
+        if self._engine is None:
+            engine.watch(self.sock.fileno(), callback)
+            self._engine = engine
+        else:
+            engine.swap(self.sock.fileno(), callback)
+
+    def unwatch(self) -> None:
+        """The opposite; harmless if nobody watches."""
+        if self._engine is not None:
+            self._engine.forget(self.sock.fileno())
+            self._engine = None
 
     async def recv(self, limit: int = RECV_BYTES) -> bytes:
         sock = self.sock
@@ -103,19 +126,19 @@ class Plain:
         return self._unsent
 
     def stale(self) -> bool:
-        try:
-            self.sock.recv(1)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+        look = self._look
+        if look is None:
+            poll = select.poll()  # asks once a request: a third of a `recv` that fails
+            poll.register(self.sock, select.POLLIN)
+            look = self._look = poll.poll
+        return bool(look(0))
 
     async def send_eof(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         if self.sock.fileno() >= 0:
+            self.unwatch()
             notify_closing(self.sock)
             self.sock.close()
 

@@ -81,7 +81,7 @@ class Seat:
         """Nothing is called any more."""
         self._engine.forget(self._fd)
         if self._ride is not None:
-            self._engine.forget(self._ride.connection.sock.fileno())
+            self._ride.connection.unwatch()
 
     def _on_client(self) -> None:
         data = _received(self._sock)
@@ -129,15 +129,14 @@ class Seat:
             return False
         connection.exchange = ex
         self._ride = ride
-        self._engine.watch(ride.connection.sock.fileno(), self._on_upstream)
+        ride.connection.watch(self._engine, self._on_upstream)
         return True
 
     def _on_upstream(self) -> None:
         """The beginning of the answer, which is all of it for most."""
         ride = self._ride
         assert ride is not None
-        sock = ride.connection.sock
-        data = _received(sock)
+        data = _received(ride.connection.sock)
         if data is None:
             return
         try:
@@ -153,7 +152,7 @@ class Seat:
             elif ride.complete:
                 self._arrive(ride)
             else:
-                self._engine.swap(sock.fileno(), self._on_chunk)
+                ride.connection.watch(self._engine, self._on_chunk)
         except Exception as error:
             self._fail(error)
 
@@ -161,8 +160,7 @@ class Seat:
         """More of a stream."""
         ride = self._ride
         assert ride is not None
-        sock = ride.connection.sock
-        data = _received(sock)
+        data = _received(ride.connection.sock)
         if data is None:
             return
         try:
@@ -197,7 +195,6 @@ class Seat:
         """The answer is complete."""
         connection, ex = self._connection, ride.exchange
         self._ride = None
-        self._engine.forget(ride.connection.sock.fileno())
         ride.end(self._pool)
         assert isinstance(ex, HttpExchange)
         ex.finished = True
