@@ -30,6 +30,8 @@ Header = tuple[bytes, bytes]
 
 _known: dict[bytes, Answer] = {}
 """By their bytes without the date and the digits of Content-Length."""
+_latest: tuple[bytes, Answer] | None = None
+"""The last one, by all its bytes: streams have no length, and a date is good for a second."""
 
 
 class Broken(Exception):
@@ -125,10 +127,15 @@ class _HeadParser:
 
 def read_answer(raw: bytes) -> Answer:
     """A whole head, its empty line included. Raises Broken."""
+    global _latest
+    if _latest is not None and _latest[0] == raw:
+        return _latest[1]
     key, date, length = _stripped(raw)
     known = _known.get(key)
     if known is not None:
-        return known.again(date, length)
+        answer = known.again(date, length)
+        _latest = raw, answer
+        return answer
     answer = _parse(raw)
     dates = [value for name, value in answer.headers if name.lower() == b"date"]
     if key and (length >= 0) == (answer.length >= 0) and dates == ([date] if date else []):
@@ -218,12 +225,16 @@ class ChunkParser:
     """Finds the end of one chunked body. `parts` stays empty; see `ChunkDecoder`."""
 
     def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.parser = httptools.HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Another body: the first, or one after one that was complete, with nothing behind it."""
         self.complete = False
         self.behind = 0
         """How many bytes of the last `feed` are empty lines behind the end; the client must not get them."""
         self.begun = 0
-        self.parts: list[bytes] = []
-        self.parser = httptools.HttpResponseParser(self)
         self.parser.feed_data(_CHUNKED_HEAD)
 
     def on_message_begin(self) -> None:

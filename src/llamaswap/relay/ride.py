@@ -28,6 +28,7 @@ class Ride:
         "model",
         "parser",
         "received",
+        "spare",
         "spent",
         "target",
         "trouble",
@@ -56,7 +57,9 @@ class Ride:
         self.received = b""
         """What has come of an answer that a task has to read. Empty with a task: the connection has ended."""
         self.parser: ChunkParser | None = None
-        """Of a chunked body that goes on."""
+        """Of a chunked body."""
+        self.spare: ChunkParser | None = None
+        """One that is done with its last body: half as dear as a new one."""
         self.complete = False
         """Whether the whole answer has come."""
         self.trouble: Broken | None = None
@@ -80,7 +83,12 @@ class Ride:
         try:
             answer = read_answer(data[:end])
             if answer.chunked:
-                parser = ChunkParser()
+                parser = self.spare
+                if parser is None:
+                    parser = ChunkParser()
+                else:
+                    self.spare = None
+                    parser.begin()
                 parser.feed(body)
                 complete = parser.complete
                 usual = answer.plain and not parser.behind

@@ -21,10 +21,13 @@ SILENT_LIMIT = 65536  # bytes of a chunked body that carry no data: trailers and
 
 HELD_BYTES = 60_000  # of a body that is waited for: what one read brings
 KNOWN_LIMIT, KNOWN_BYTES = 256, 4096  # heads remembered, and the longest of them
+LENGTH_DIGITS = 15  # of a Content-Length that is nothing special
 
 _known: dict[bytes, RequestHead] = {}
 """Heads that were parsed and found good, less the digits of their Content-Length: a client sends the same one
 with every request, and parsing it costs more than all else between its last byte and the upstream."""
+_latest: tuple[bytes, bytes, RequestHead] | None = None
+"""The last that `known_request` found, what is before and what is behind those digits: likely the next one's too."""
 
 _OTHER_VERSION = re.compile(rb"[!-~]+ [!-~]+ HTTP/(?!1\.[01])([0-9]\.[0-9])\r\n")
 
@@ -126,7 +129,7 @@ def take_head(buffer: bytearray) -> RequestHead | None:
         raise HeadTooLarge(f"the request head is larger than {HEAD_LIMIT // 1024} KiB")
     raw = bytes(buffer[start:end])
     del buffer[:end]
-    key, length = _without_length(raw)
+    key, _, length = _without_length(raw)
     known = _known.get(key)
     if known is not None:
         return known.again(length)
@@ -142,47 +145,59 @@ def take_head(buffer: bytearray) -> RequestHead | None:
 def known_request(data: bytes) -> tuple[RequestHead, bytes] | None:
     """A whole request, if `data` is exactly that and its head is one that is remembered and asks for nothing special.
 
-    (head, body): HTTP/1.1, the connection stays open, the body is behind the head.
+    (head, body): HTTP/1.1, the connection stays open, the body is behind the head. The head is shared, its `length`
+    another request's.
     """
+    global _latest
+    if _latest is not None:
+        before, behind, known = _latest
+        if data.startswith(before):
+            at = len(before)
+            end = data.find(b"\r", at, at + LENGTH_DIGITS + 1)
+            if data.startswith(behind, end) and data[at:end].isdigit():
+                length, end = int(data[at:end]), end + len(behind)
+                return (known, data[end:]) if 0 < length == len(data) - end else None
     end = data.find(b"\r\n\r\n") + 4
-    key, length = _without_length(data[:end])
-    known = _known.get(key)
-    if known is None or len(data) != end + length or not length:
+    key, at, length = _without_length(data[:end])
+    found = _known.get(key)
+    if found is None or len(data) != end + length or not length:
         return None
-    if known.http10 or known.expects_continue or not known.keep_alive:
+    if found.http10 or found.expects_continue or not found.keep_alive:
         return None
-    return known.again(length), data[end:]
+    _latest = key[:at], key[at:], found
+    return found, data[end:]
 
 
 def awaits_body(data: bytes) -> bool:
     """Whether `data` is a whole head, one as `known_request` takes, and nothing of its body: many send it apart."""
     if not data.endswith(b"\r\n\r\n"):
         return False
-    key, length = _without_length(data)
+    key, _, length = _without_length(data)
     known = _known.get(key)
     if known is None or not 0 < length <= HELD_BYTES:
         return False
     return not known.http10 and not known.expects_continue and known.keep_alive
 
 
-def _without_length(raw: bytes) -> tuple[bytes, int]:
-    """A head without the digits of its Content-Length, and their number; b"" if it is not to be remembered.
+def _without_length(raw: bytes) -> tuple[bytes, int, int]:
+    """A head without the digits of its Content-Length, where they stood, and their number; b"" if it is not to be
+    remembered.
 
     Only the two spellings that clients use are looked for; a head with another one is not remembered.
     """
     if len(raw) > KNOWN_BYTES:
-        return b"", 0
+        return b"", 0, 0
     at = raw.find(b"\r\nContent-Length: ")
     if at < 0:
         at = raw.find(b"\r\ncontent-length: ")
         if at < 0:
-            return (b"", 0) if b"ENGTH" in raw.upper() else (raw, 0)
+            return (b"", 0, 0) if b"ENGTH" in raw.upper() else (raw, 0, 0)
     at += len(b"\r\nContent-Length: ")
     end = raw.find(b"\r\n", at)
     digits = raw[at:end]
-    if not digits.isdigit() or len(digits) > 15:
-        return b"", 0
-    return raw[:at] + raw[end:], int(digits)
+    if not digits.isdigit() or len(digits) > LENGTH_DIGITS:
+        return b"", 0, 0
+    return raw[:at] + raw[end:], at, int(digits)
 
 
 def _parse(raw: bytes) -> RequestHead:

@@ -17,6 +17,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, w
 from llamaswap.relay.engine import Engine
 from llamaswap.relay.exchange import ClientGone, Exchange
 from llamaswap.relay.pool import Pool
+from llamaswap.relay.response import ChunkParser
 from llamaswap.relay.ride import Ride
 from llamaswap.relay.transport import RECV_BYTES, Plain
 from llamaswap.web.connection import WATCH_LIMIT, Connection
@@ -39,7 +40,18 @@ class Departures(Protocol):
 class Seat:
     """One connection's place in the lane."""
 
-    __slots__ = ("_connection", "_departures", "_engine", "_fd", "_held", "_pool", "_ride", "_sock", "_task")
+    __slots__ = (
+        "_connection",
+        "_departures",
+        "_engine",
+        "_fd",
+        "_held",
+        "_pool",
+        "_ride",
+        "_sock",
+        "_spare",
+        "_task",
+    )
 
     def __init__(self, connection: Connection, transport: Plain, departures: Departures, pool: Pool) -> None:
         self._connection = connection
@@ -52,6 +64,8 @@ class Seat:
         self._ride: Ride | None = None
         self._held = b""
         """A head whose body is still to come."""
+        self._spare: ChunkParser | None = None
+        """For the next stream."""
 
     async def rest(self) -> Ride | None:
         """Sleep while all goes its usual way.
@@ -129,6 +143,7 @@ class Seat:
             return False
         connection.exchange = ex
         self._ride = ride
+        ride.spare, self._spare = self._spare, None
         ride.connection.watch(self._engine, self._on_upstream)
         return True
 
@@ -195,6 +210,7 @@ class Seat:
         """The answer is complete."""
         connection, ex = self._connection, ride.exchange
         self._ride = None
+        self._spare = ride.parser or ride.spare
         ride.end(self._pool)
         assert isinstance(ex, HttpExchange)
         ex.finished = True
