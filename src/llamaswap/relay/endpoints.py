@@ -7,7 +7,7 @@ llama-swap's. `/upstream/<model>/...` is not here: its path is open-ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
@@ -24,9 +24,14 @@ class Endpoint:
     """The path as clients call it; a label of bounded cardinality for logs and metrics."""
     upstream_path: str
     """The path that the upstream is asked for (`/v` and `/audioapi` prefixes stripped)."""
+    target: bytes = field(init=False)
+    """The same as it is sent."""
     methods: tuple[str, ...]
     is_chat: bool = False
     """Whether loading frames may be sent before the answer (OpenAI chat streams only)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.upstream_path.encode())
 
 
 _POST = ("POST",)

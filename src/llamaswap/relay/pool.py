@@ -32,7 +32,7 @@ class Origin:
     tls: bool
     host: str
     port: int
-    prefix: str
+    prefix: bytes
     """The URL's path without its trailing slash, put before every request's path."""
 
 
@@ -46,7 +46,7 @@ def origin_of(base_url: str) -> Origin:
         raise BadGateway(f"the model's proxy {base_url!r} is no URL: {error}") from error
     if not host:
         raise BadGateway(f"the model's proxy {base_url!r} names no host")
-    return Origin(tls, host, port or (443 if tls else 80), parts.path.rstrip("/"))
+    return Origin(tls, host, port or (443 if tls else 80), parts.path.rstrip("/").encode())
 
 
 class Pool:

@@ -89,7 +89,7 @@ class Relay:
                     parts = multipart.rewrite(raw, field, model.use_model_name)
         self._begin(ex, model, name, raw, metered=ex.method == "POST")
         loading = stream and endpoint.is_chat and model.send_loading_state
-        target = _with_query(endpoint.upstream_path.encode(), ex)
+        target = _with_query(endpoint.target, ex)
         await self._forward(ex, model, target, parts or [body], identity=True, loading=loading)
 
     def depart(self, ex: Exchange, endpoint: Endpoint, raw: bytes) -> Ride | None:
@@ -118,8 +118,8 @@ class Relay:
                 self._pool.give(upstream, connection)
             lease.release()
             return None
-        target = _with_query(endpoint.upstream_path.encode(), ex)
-        prefix = origin_of(upstream.base_url).prefix.encode()
+        target = _with_query(endpoint.target, ex)
+        prefix = origin_of(upstream.base_url).prefix
         packet = request_head(ex, prefix + target, len(body), identity=True) + body
         try:
             sent = connection.send_now(packet)
@@ -277,7 +277,7 @@ class Relay:
     ) -> list[Data]:
         size = sum(map(len, body))
         head = request_head(
-            ex, origin_of(upstream.base_url).prefix.encode() + target, size, identity=identity
+            ex, origin_of(upstream.base_url).prefix + target, size, identity=identity
         )
         if size <= JOIN_BYTES:
             return [b"".join((head, *body))]

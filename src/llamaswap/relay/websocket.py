@@ -20,7 +20,7 @@ async def upgrade(ex: Exchange, upstream: Upstream, pool: Pool, target: bytes) -
 
     Raises BadGateway before anything has reached the client. Cancel-safe: both ends are cut.
     """
-    prefix = origin_of(upstream.base_url).prefix.encode()
+    prefix = origin_of(upstream.base_url).prefix
     head = request_head(ex, prefix + target, 0, identity=False)
     head = head[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     try:

@@ -56,6 +56,8 @@ class RequestHead:
         "method",
         "parser",
         "parts",
+        "path",
+        "query",
         "target",
         "telling",
         "websocket",
@@ -67,6 +69,8 @@ class RequestHead:
         """Lower-case name and value of those that this module has to understand."""
         self.method = ""
         self.target = b""
+        self.path = self.query = ""
+        """`target` before and behind its question mark."""
         self.parts: list[bytes] = []
         self.head_done = self.complete = False
         self.http10 = self.chunked = self.expects_continue = self.websocket = False
@@ -80,6 +84,7 @@ class RequestHead:
         """The same head of another request, whose body has `length` bytes."""
         twin = RequestHead.__new__(RequestHead)
         twin.headers, twin.telling, twin.method, twin.target = self.headers, self.telling, self.method, self.target
+        twin.path, twin.query = self.path, self.query
         twin.http10, twin.keep_alive, twin.expects_continue = self.http10, self.keep_alive, self.expects_continue
         twin.parts, twin.parser, twin.length, twin.memo = [], self.parser, length, self.memo
         twin.head_done, twin.complete, twin.chunked, twin.websocket = True, False, False, False
@@ -232,6 +237,7 @@ def _check(head: RequestHead, raw: bytes, upgrade: bool) -> None:
         raise MethodNotAllowed("CONNECT", ("GET", "POST"))
     if head.target[:1] != b"/" and not (head.target == b"*" and head.method == "OPTIONS"):
         raise BadRequest("the request target must be a path")
+    head.path, _, head.query = head.target.decode("latin-1").partition("?")
     hosts = 0
     named_length = False
     connection = b""

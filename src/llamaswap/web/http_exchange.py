@@ -38,8 +38,7 @@ class HttpExchange(Exchange):
     )
 
     def __init__(self, connection: Connection, request: RequestHead) -> None:
-        target, _, query = request.target.decode("latin-1").partition("?")
-        super().__init__(request.method, target, query, request.headers, connection.client)
+        super().__init__(request.method, request.path, request.query, request.headers, connection.client)
         self._connection = connection
         self._request = request
         self._head = b""
