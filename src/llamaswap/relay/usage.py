@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -40,12 +40,41 @@ _METRICS = frozenset(("time_to_first_token_ms", "mean_itl_ms", "speculative_deco
 _decode = json.JSONDecoder().raw_decode
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
+_Speed = Annotated[float, msgspec.Meta(ge=0, lt=MOST)]
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Count = UNKNOWN
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Count = UNKNOWN
+    input_tokens: _Count = UNKNOWN
+    completion_tokens: _Count = UNKNOWN
+    output_tokens: _Count = UNKNOWN
+    total_tokens: _Count = UNKNOWN
+    cache_read_input_tokens: _Count = UNKNOWN
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+class _Timings(msgspec.Struct, gc=False):
+    prompt_n: _Count = UNKNOWN
+    predicted_n: _Count = UNKNOWN
+    cache_n: _Count = UNKNOWN
+    draft_n: _Count = UNKNOWN
+    draft_n_accepted: _Count = UNKNOWN
+    prompt_per_second: _Speed = UNKNOWN
+    predicted_per_second: _Speed = UNKNOWN
+
+
 class _Reply(msgspec.Struct, gc=False):
     """What is read of an answer, or of one event of a stream; all else is only checked to be JSON."""
 
-    usage: Found | None = None
-    timings: Found | None = None
-    metrics: Found | None = None
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    metrics: None = None
 
 
 _reply = msgspec.json.Decoder(_Reply).decode
@@ -68,7 +97,10 @@ def read(answer: Finished) -> tuple[Tokens, str]:
         answer = answer._replace(kept=decoded, chunked=False)
     near = answer.end(NEAR_END_BYTES)
     error = _stream_error(near, answer) if "event-stream" in answer.content_type else ""
-    found = _parsed(near, answer) or _searched(near, answer)
+    told = _told(near, answer)
+    if told is not None:
+        return told, error
+    found = _searched(near, answer)
     if found is None:
         # llama-server puts the usage of embeddings before the embeddings.
         first = _beginning(answer.head[:HEAD_BYTES], answer.chunked)
@@ -82,18 +114,16 @@ def read(answer: Finished) -> tuple[Tokens, str]:
     return _summed(usage, timings, metrics), error
 
 
-def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
-    """The last usage, timings and metrics of an answer, if it is like most: one object of JSON, or a stream that tells
-    all of them in one event. None if it has to be searched."""
+def _told(near: bytes, answer: Finished) -> Tokens | None:
+    """What an answer like most tells: one object of JSON, or a stream that says all in one event, nothing odd among its
+    numbers. None if it has to be searched, and summed up with care."""
     usage_at = timings_at = -1
     if answer.chunked or answer.tail or "event-stream" in answer.content_type:
         usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
         at = max(usage_at, timings_at)
         begin = near.rfind(b"data:", 0, at) if at > 0 else -1
         end = near.find(b"\n", at)
-        if begin < 0 or end < 0 or 0 <= min(usage_at, timings_at) < begin:
-            return None
-        if not begin < near.rfind(b'"metrics"') < end and b'"metrics"' in near:
+        if begin < 0 or end < 0 or 0 <= min(usage_at, timings_at) < begin or b'"metrics"' in near:
             return None
         data = near[begin + 5 : end]
     elif answer.kept_bytes <= WHOLE_BYTES:
@@ -104,14 +134,40 @@ def _parsed(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
         reply = _reply(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    usage, timings, metrics = reply.usage, reply.timings, reply.metrics
-    if (
-        (_COUNTS.isdisjoint(usage) if usage is not None else usage_at >= 0)
-        or (_TIMINGS.isdisjoint(timings) if timings is not None else timings_at >= 0)
-        or (metrics is not None and _METRICS.isdisjoint(metrics))
-    ):
-        return None  # others, before or within, may have them
-    return (usage or NOTHING, timings or NOTHING, metrics or NOTHING) if usage or timings or metrics else None
+    usage, timings = reply.usage, reply.timings
+    count = made = cached = drafted = accepted = UNKNOWN
+    prompt_speed: float = UNKNOWN
+    speed: float = UNKNOWN
+    if usage is not None:
+        count, made, cached = usage.prompt_tokens, usage.completion_tokens, usage.cache_read_input_tokens
+        if count < 0:
+            count = usage.input_tokens
+        if usage.output_tokens >= 0:
+            if usage.input_tokens <= 0:
+                return None  # a stream whose beginning tells the input
+            made = usage.output_tokens if made < 0 else made
+        total = usage.total_tokens
+        if made < 0 <= total:
+            # Embeddings and rerankings make none; some of them tell the total alone.
+            count = total if count < 0 else count
+            made = max(0, total - count)
+        for details in (usage.prompt_tokens_details, usage.input_tokens_details):
+            if cached < 0 and details is not None:
+                cached = details.cached_tokens
+    elif usage_at >= 0:
+        return None  # others, before or within, may have it
+    if timings is not None:
+        if timings.prompt_n < 0 or timings.predicted_n < 0:
+            return None
+        count, made = timings.prompt_n, timings.predicted_n
+        if timings.cache_n >= 0:
+            cached = timings.cache_n
+        if timings.draft_n >= 0 and timings.draft_n_accepted >= 0:
+            drafted, accepted = timings.draft_n, timings.draft_n_accepted
+        prompt_speed, speed = timings.prompt_per_second or UNKNOWN, timings.predicted_per_second or UNKNOWN
+    elif timings_at >= 0 or (made < 0 and count < 0):
+        return None
+    return Tokens(cached, drafted, accepted, count, made, prompt_speed, speed)
 
 
 def _searched(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:
