@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from llamaswap.observe.answer import Finished, body
-from llamaswap.observe.flights import HEAD_BYTES
+from llamaswap.observe.flights import HEAD_BYTES, Headers
 from llamaswap.observe.media import may_stream_media, without_media
 from llamaswap.observe.redact import shown_headers
 
@@ -38,7 +38,7 @@ _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 class Capture:
     """One request and its answer, without what is not to be kept of them."""
 
-    __slots__ = ("_request_bytes", "_state", "cut", "size")
+    __slots__ = ("_header_bytes", "_request_bytes", "_state", "cut", "size")
 
     def __init__(self, request: Finished, most: int) -> None:
         """`most`: bytes of a body."""
@@ -57,7 +57,8 @@ class Capture:
         request = request._replace(request_body=asked, kept=kept, tail=b"")
         self._state = (request, False)
         """The request, and whether its bodies are compressed; one value, since other threads look at it."""
-        self.size = _size(request)
+        self._header_bytes = _header_bytes(request.request_headers)
+        self.size = _size(request, self._header_bytes)
 
     @property
     def compressible(self) -> bool:
@@ -72,7 +73,7 @@ class Capture:
 
     def keep(self, compressed: Finished) -> None:
         self._state = (compressed, True)
-        self.size = _size(compressed)
+        self.size = _size(compressed, self._header_bytes)
 
     def shown(self, id: int) -> dict[str, object]:
         """The record of `/api/captures/{id}`; `truncated` if a body was cut. Takes milliseconds for large ones."""
@@ -120,11 +121,13 @@ def _without_media(request: Finished) -> Finished:
     return request if short is head else request._replace(kept=short, chunked=False)
 
 
-def _size(request: Finished) -> int:
+def _size(request: Finished, header_bytes: int) -> int:
     """What it takes to keep it, in bytes, about."""
-    headers = request.request_headers
-    head_bytes = HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))
-    return FIXED_BYTES + head_bytes + request.kept_bytes + len(request.request_body)
+    return FIXED_BYTES + header_bytes + request.kept_bytes + len(request.request_body)
+
+
+def _header_bytes(headers: Headers) -> int:
+    return HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))
 
 
 class Captures:
@@ -137,6 +140,8 @@ class Captures:
         self._sizes: deque[tuple[int, int]] = deque()
         """Ids and sizes in order: a dictionary takes its time to say what is first once that was removed often."""
         self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
+        self._last_headers: Headers = ()
+        self._last_header_bytes = 0
 
     @property
     def enabled(self) -> bool:
@@ -162,7 +167,13 @@ class Captures:
 
     def add(self, id: int, capture: Finished | Capture) -> None:
         """Keep it, and drop the oldest for it if need be."""
-        size = capture.size if isinstance(capture, Capture) else _size(capture)
+        if isinstance(capture, Capture):
+            size = capture.size
+        else:
+            headers = capture.request_headers
+            if headers is not self._last_headers:  # requests with the same head share them
+                self._last_headers, self._last_header_bytes = headers, _header_bytes(headers)
+            size = _size(capture, self._last_header_bytes)
         self._kept[id] = capture
         self._sizes.append((id, size))
         self.size_bytes += size
