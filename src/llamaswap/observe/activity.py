@@ -24,8 +24,8 @@ from llamaswap.observe.store_query import PageQuery, latest, page, stats
 
 log = logging.getLogger("llamaswap.activity")
 
-PAUSE_S = 0.005  # until an answer is read: its connection's next request goes first, yet the caches still hold it
-SLICE = 64  # answers that wait for that, at most: to read many in a row costs half of what one by one does
+PAUSE_S = 0.05  # until an answer is read, if no slice is full before: waking for each would cost more than reading it
+SLICE = 64  # answers that wait for that, at most: so many in a row cost half of what one by one does
 PACK_PAUSE_S = 0.25  # until new captures are compressed
 ERROR_CHARS = 500  # of a message
 SESSION_CHARS = 128  # of a session's id
