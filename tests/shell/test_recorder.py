@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,25 +156,26 @@ async def test_the_session_is_told_if_the_client_names_one(
 async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
     heard: list[Any] = []
     recorder.on_tokens.append(lambda model, tokens: heard.append((model, tokens.output_tokens)))
-    recorder.on_recorded.append(heard.append)
+    recorder.store.on_stored.append(lambda first, rows: heard.append((first, len(rows))))
     land(flights, model="a")
     land(flights, model="b")
     await recorder.flush()
-    assert heard == [("a", 3), ("b", 3), 1, 2]
+    assert heard == [("a", 3), ("b", 3), (1, 2)]
 
 
 async def test_it_records_by_itself(flights: Flights, recorder: Recorder) -> None:
     recorded: list[int] = []
     two, all_ = trio.Event(), trio.Event()
 
-    def hear(id: int) -> None:
-        recorded.append(id)
-        if id == 2:
-            two.set()
-        if id == 3:
-            all_.set()
+    def hear(first: int, rows: Sequence[object]) -> None:
+        for id in range(first, first + len(rows)):
+            recorded.append(id)
+            if id == 2:
+                two.set()
+            if id == 3:
+                all_.set()
 
-    recorder.on_recorded.append(hear)
+    recorder.store.on_stored.append(hear)
     async with trio.open_nursery() as nursery:
         await nursery.start(recorder.run)
         with trio.fail_after(5):

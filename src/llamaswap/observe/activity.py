@@ -63,8 +63,6 @@ class Recorder:
         self._session_ranks = _ranks(())
         self._last_headers: Headers = ()
         self._last_session = ""
-        self.on_recorded: list[Callable[[int], None]] = []
-        """Called with the id of every row, in order, once it can be read."""
         self.on_tokens: list[Callable[[str, Tokens], None]] = []
         """Called with the model and the tokens of every finished request, stored or not."""
         self._read = read
@@ -226,15 +224,14 @@ class Recorder:
         return found[:SESSION_CHARS].decode("latin-1")
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+        add = self.captures.add
         for id, (_, capture) in enumerate(rows, first):
-            if isinstance(capture, Finished | Capture):
-                self.captures.add(id, capture)
-                if isinstance(capture, Capture):
-                    self._to_pack.append(id)
-                    self._packing.set()
-        for recorded in self.on_recorded:
-            for id in range(first, first + len(rows)):
-                recorded(id)
+            if isinstance(capture, Finished):
+                add(id, capture)
+            elif isinstance(capture, Capture):
+                add(id, capture)
+                self._to_pack.append(id)
+                self._packing.set()
 
 
 def _ranks(names: Sequence[str]) -> dict[bytes, int]:

@@ -21,7 +21,7 @@ from llamaswap.observe.store_file import Batch, Database
 
 log = logging.getLogger("llamaswap.store")
 
-BATCH_S = 0.05  # beyond the recorder's own batch; both and the write fit into 250 ms
+BATCH_S = 0.1  # beyond the recorder's own batch; both and the write fit into 250 ms
 RETRY_S = 1.0  # between attempts while the disk refuses
 TIDY_S = 3600.0  # between removals of what is older than keepDays
 WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost

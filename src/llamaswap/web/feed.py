@@ -123,7 +123,7 @@ class Feed:
             self._model_bell.ring()
 
     def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
-        self._activity.add(first, [row for row, _ in rows])
+        self._activity.add(first, rows)
         if self._hub.followed:
             self._hub.send(self._activity.news(first))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import trio
@@ -148,8 +148,9 @@ class RequestSource:
         self._shown.clear()
 
     def _opened(self, flight: Flight) -> None:
+        if not self._came:
+            self._ring()  # else somebody looks again by `pause_s`
         self._came[flight.id] = flight, trio.current_time()
-        self._ring()
 
     def _closed(self, flight: Flight) -> None:
         if self._came.pop(flight.id, None) is None:
@@ -237,8 +238,9 @@ class ActivitySource:
         self._rows.clear()
         self._rows.extend([*before, *newer])
 
-    def add(self, first: int, rows: Iterable[Row]) -> None:
-        self._rows.extend(enumerate(rows, first))
+    def add(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+        skipped = max(0, len(rows) - ROWS_KEPT)
+        self._rows.extend((id, row) for id, (row, _) in enumerate(rows[skipped:], first + skipped))
 
     def news(self, first: int) -> Event:
         """The rows from this id on. Of very many at once only the last are told."""
