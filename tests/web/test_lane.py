@@ -124,6 +124,36 @@ async def test_streams() -> None:
         assert world.up().accepted == 1
 
 
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        b"",
+        b"X: y\r\n",
+        b"Connection: close\r\n",
+        b"Proxy-Connection: close\r\n",
+        b"Upgrade: x\r\n",
+    ],
+)
+async def test_what_stands_behind_a_stream_is_nothing_to_the_next(trailers: bytes) -> None:
+    """Streams of one client share a parser, which must not take a trailer for news of its own; empty answers between
+    them ride as well."""
+    async with a_world() as world:
+        client, up = await boarded(world)
+        for number in range(3):
+            await ask(world, client)
+            await up.start_chunked()
+            await up.chunk(b"data: %d\n\n" % number)
+            await up.send(b"0\r\n" + trailers + b"\r\n")
+            assert (await client.response()).body == b"data: %d\n\n" % number
+            await ask(world, client)
+            await up.answer(b"")
+            response = await client.response()
+            assert (response.status, response.body, response.get("content-length")) == (200, b"", "0")
+        assert len(world.rides) == 6
+        assert world.up().accepted == 1
+        assert not len(world.flights)
+
+
 async def test_a_stream_goes_out_byte_for_byte() -> None:
     """Framing too, wherever it is cut."""
     framed = (

@@ -217,7 +217,7 @@ def _understand(head: _HeadParser, status: int, version: str, raw: bytes) -> Ans
     answer = Answer(status, reason[0] if reason else b"", headers, length, chunked)
     answer.closes = version != "1.1" or b"close" in named
     has_body = status >= 200 and status not in (204, 304)
-    answer.plain = has_body and not answer.closes and (chunked or length > 0)
+    answer.plain = has_body and not answer.closes and (chunked or length >= 0)
     return answer
 
 
@@ -227,10 +227,17 @@ class ChunkParser:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.parser = httptools.HttpResponseParser(self)
-        self.begin()
+        self._begin()
 
     def begin(self) -> None:
-        """Another body: the first, or one after one that was complete, with nothing behind it."""
+        """Another body, after one that was complete with nothing behind it."""
+        try:
+            self._begin()
+        except httptools.HttpParserError:  # trailers of the last one said that nothing follows
+            self.parser = httptools.HttpResponseParser(self)
+            self._begin()
+
+    def _begin(self) -> None:
         self.complete = False
         self.behind = 0
         """How many bytes of the last `feed` are empty lines behind the end; the client must not get them."""
