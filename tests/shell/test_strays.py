@@ -16,6 +16,7 @@ import trio
 from llamaswap.config.settings import ModelConfig
 from llamaswap.errors import StartFailed
 from llamaswap.observe.logs import LogMonitor
+from llamaswap.upstream import posix
 from llamaswap.upstream.posix import MARK, Child, Guardian, spawn
 from llamaswap.upstream.process import Control, ProcessLauncher
 
@@ -109,6 +110,18 @@ async def test_one_that_forks_and_forks(guardian: Guardian, process_alive: Alive
     child, stray = await straying(("bash", "-c", script), guardian)
     await ended(child)
     assert not process_alive(stray) and not bearing(child._mark)
+
+
+async def test_a_look_round_that_found_one_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it died: what it forked a moment before may not have been there to be seen."""
+    monkeypatch.setattr(posix, "_live_group", lambda pid: None)
+    stray = await trio.lowlevel.open_process(["/bin/sleep", "60"], env={MARK: "a mark"})
+    killed: set[int] = set()
+    while not killed:  # until it is more than a copy of ours
+        more = await trio.to_thread.run_sync(posix._kill_marked, "a mark", killed)
+    assert more and killed == {stray.pid}
+    await stray.wait()
+    assert not await trio.to_thread.run_sync(posix._kill_marked, "a mark", killed)
 
 
 @every_stray

@@ -326,19 +326,21 @@ def _live_members(pgid: int) -> bool:
 def _kill_marked(mark: str, killed: set[int]) -> bool:
     """SIGKILL for every process that bears this mark, in whatever group or session; their pids go to `killed`.
 
-    Returns whether one of `killed` lives. Linux only, and only those whose environment we may read.
+    Returns whether there may be more: it found one that was not among them yet, which may have forked a moment before,
+    or one of them still lives. Linux only, and only those whose environment we may read.
     """
     if not sys.platform.startswith("linux"):
         return False
     wanted = f"\0{MARK}={mark}\0".encode()
     cgroup = _read("/proc/self/cgroup")
+    known = len(killed)
     for pid in _pids():
         if wanted in b"\0" + _read(f"/proc/{pid}/environ") and _read(f"/proc/{pid}/cgroup") == cgroup:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
     # Its environment goes first; what else it holds, a GPU's memory perhaps, only then.
-    return any(_live_group(pid) is not None for pid in killed)
+    return len(killed) > known or any(_live_group(pid) is not None for pid in killed)
 
 
 def _live_group(pid: int) -> int | None:
