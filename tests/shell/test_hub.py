@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llamaswap.observe.hub import BUFFER_BYTES, BUFFER_EVENTS, DELIVERIES_PER_S, LEAST_PAUSE_S, Event, Hub, message
+from llamaswap.observe.hub import (
+    BUFFER_BYTES,
+    BUFFER_EVENTS,
+    DELIVERIES_PER_S,
+    LEAST_PAUSE_S,
+    Event,
+    Hub,
+    Subscription,
+    message,
+)
 
 
 def told(data: bytes) -> list[tuple[str, object]]:
@@ -139,6 +149,34 @@ async def test_deliveries_are_spread(autojump_clock: MockClock) -> None:
             for subscription in subscriptions:
                 subscription.close()
         assert 10 < len(got) <= min(followers * (1 / LEAST_PAUSE_S + 2), DELIVERIES_PER_S * 1.3 + followers)
+
+
+async def test_followers_of_the_same_event_get_it_one_by_one(autojump_clock: MockClock) -> None:
+    """All at once they would hold up whatever else the server does for as many deliveries."""
+    hub = Counted()
+    got: list[float] = []
+
+    async def follow(follower: Subscription) -> None:
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                await follower.receive()
+                got.append(trio.current_time())
+
+    subscriptions = [hub.subscribe() for _ in range(50)]
+    async with trio.open_nursery() as nursery:
+        for subscription in subscriptions:
+            nursery.start_soon(follow, subscription)
+        await trio.sleep(10)
+        assert got == [0.0] * 50  # the snapshots come at once
+        for event_at in (10, 20):
+            got.clear()
+            hub.publish("a", 1)
+            await trio.sleep(5)
+            assert len(got) == 50 and got[0] == event_at
+            assert all(later - sooner == pytest.approx(1 / DELIVERIES_PER_S) for sooner, later in pairwise(got))
+            await trio.sleep(5)
+        for subscription in subscriptions:
+            subscription.close()
 
 
 async def test_the_first_after_a_quiet_time_comes_at_once(autojump_clock: MockClock) -> None:

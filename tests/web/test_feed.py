@@ -21,7 +21,7 @@ from llamaswap.observe.rows import Row, Tokens
 from llamaswap.relay.response import Answer
 from llamaswap.routing.lifecycle import State
 from llamaswap.web.feed import LOG_BYTES_PER_S, LOG_PAUSE_S, REQUEST_PAUSE_S, Feed
-from llamaswap.web.sources import ROWS_KEPT, ROWS_TOLD
+from llamaswap.web.sources import ROWS_KEPT, ROWS_TOLD, TOLD_AT_ONCE
 from llamaswap.web.state import AppState
 
 ORDER = ["logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight", "modelProgress"]
@@ -374,6 +374,29 @@ async def test_a_thousand_streams_are_told_less_often(autojump_clock: MockClock)
                     flight.add(b"x")
                 upserts += len(await rig.told())
         assert 3000 <= upserts <= 5000
+
+
+async def test_many_that_come_at_once_are_told_by_and_by(autojump_clock: MockClock) -> None:
+    """In one go they would hold up every token; none is forgotten, nor is one told twice."""
+    async with following() as rig:
+        flights = [opened(rig.flights) for _ in range(100)]
+        looks = await looked(rig)
+        assert [id for ids in looks for id in ids] == [flight.id for flight in flights]
+        assert max(map(len, looks)) <= TOLD_AT_ONCE
+        for flight in reversed(flights):
+            flight.add(b"x")
+        looks = await looked(rig)
+        assert sorted(id for ids in looks for id in ids) == [flight.id for flight in flights]
+        assert max(map(len, looks)) <= TOLD_AT_ONCE
+
+
+async def looked(rig: Rig) -> list[list[int]]:
+    """The ids of the requests that are told of in five seconds, by event stream's chunks."""
+    looks: list[list[int]] = []
+    with trio.move_on_after(5):
+        while True:
+            looks.append([data["request"]["id"] for type, data in await rig.told() if type == "inflight"])
+    return looks
 
 
 async def test_a_model_that_is_gone_from_the_configuration(autojump_clock: MockClock) -> None:

@@ -20,7 +20,7 @@ import trio
 
 BUFFER_EVENTS = 1024  # as llama-swap
 BUFFER_BYTES = 1 << 20  # several snapshots' worth; the events are shared by all who still have to read them
-DELIVERIES_PER_S = 80  # to all subscribers together: with many of them, each gets more at a time
+DELIVERIES_PER_S = 80  # to all subscribers together, one by one: with many of them, each gets more at a time
 LEAST_PAUSE_S = 0.05  # between two deliveries to one subscriber: fluent to the eye
 
 
@@ -62,12 +62,16 @@ class Subscription:
     async def receive(self) -> bytes:
         """All messages since the last call; at first, and whenever it has fallen behind, a snapshot.
 
-        Waits if there are none, and a little in any case, so that many come at a time. Cancelled, it
-        loses nothing. Raises trio.EndOfChannel once it is closed.
+        Waits if there are none, and but for the first time a little in any case: so that many come at a time,
+        and that others have their turns before it or after, not in the same moment. Cancelled, it loses
+        nothing. Raises trio.EndOfChannel once it is closed.
         """
         with trio.move_on_at(self._next_at):
             await self._gone.wait()
         await self._wakeup.wait()
+        if self._next_at > -inf:
+            with trio.move_on_at(self._hub._turn()):
+                await self._gone.wait()
         if self.closed:
             raise trio.EndOfChannel
         events: Iterable[Event] = self._pending
@@ -127,6 +131,7 @@ class Hub:
     def __init__(self) -> None:
         self._subscribers: list[Subscription] = []
         self._closed = False
+        self._next_turn = -inf
         self.snapshot: Callable[[Mapping[str, int]], Sequence[Event]] = lambda seen: ()
         """How things stand. `seen`: the marks of what this subscriber has read already; empty at first."""
         self.on_first: Callable[[], None] = lambda: None
@@ -176,6 +181,15 @@ class Hub:
         """A reload of the configuration has succeeded or failed; the event `configReload`."""
         self.publish("configReload", result)
         self.on_reload()
+
+    def _turn(self) -> float:
+        """When the next delivery may be made, by Trio's clock: those who wait for the same event get it one by one.
+
+        Fifty at once would hold up every token by as many deliveries.
+        """
+        turn = max(trio.current_time(), self._next_turn)
+        self._next_turn = turn + 1 / DELIVERIES_PER_S
+        return turn
 
     @property
     def pause_s(self) -> float:

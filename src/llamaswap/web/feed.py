@@ -170,7 +170,7 @@ class Feed:
 
     async def _tell_requests(self) -> None:
         while True:
-            with trio.move_on_after(self._requests.pause_s or float("inf")):
+            with trio.move_on_after(self._requests.pause_s):
                 await self._request_bell.wait()
             self._flush_requests()
             await trio.sleep(REQUEST_PAUSE_S)

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from math import inf
 
 import trio
 
@@ -28,6 +29,7 @@ log = logging.getLogger("llamaswap.web")
 BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-swap
 BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
 TOLD_PER_S = 1500  # of those events, to all followers together: many followers of many streams are told less often
+TOLD_AT_ONCE = 16  # of them; every token waits meanwhile
 SHORT_S = 0.1  # a request that is over sooner is not told: of thousands a second nobody sees any
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
 ROWS_TOLD = 20  # of those stored together; at such a rate nobody can follow each of them
@@ -132,6 +134,9 @@ class RequestSource:
         self._came: dict[int, tuple[Flight, float]] = {}
         self._went: list[int] = []
         self._shown: dict[int, _Shown] = {}
+        """By id; the longer ago one was told, the earlier."""
+        self._more = False
+        """Whether some were left for the next look."""
 
     def attach(self) -> None:
         flights = self._state.flights
@@ -158,17 +163,19 @@ class RequestSource:
             self._ring()
 
     @property
-    def pause_s(self) -> float | None:
-        """Until they are to be looked at again; None if there are no requests."""
+    def pause_s(self) -> float:
+        """Until they are to be looked at again; infinite if there are no requests."""
+        if self._more:
+            return 0.0
         if self._came:
             return SHORT_S
-        return self._bytes_pause_s() if self._shown else None
+        return self._bytes_pause_s() if self._shown else inf
 
     def _bytes_pause_s(self) -> float:
         return BYTES_PAUSE_S + len(self._shown) * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S)
 
     def news(self) -> Event | None:
-        """Who came and went, and how far the others have come, if that is due."""
+        """Who came and went, and how far the others have come if that is due, of TOLD_AT_ONCE; next time of more."""
         parts = [message("inflight", {"operation": "remove", "id": id}) for id in self._went if self._shown.pop(id, 0)]
         self._went.clear()
         now = trio.current_time()
@@ -177,16 +184,24 @@ class RequestSource:
                 del self._came[id]
                 self._shown[id] = _Shown(flight)
         pause_s = self._bytes_pause_s()
+        due: list[_Shown] = []
+        self._more = False
         for shown in self._shown.values():
             flight = shown.flight
             how = (flight.received, flight.granted_at, self._loading(flight))
             if how != shown.told and (shown.told is None or now >= shown.at + pause_s):
+                if len(due) == TOLD_AT_ONCE:
+                    self._more = True
+                    break
                 shown.told, shown.at = how, now
-                parts.append(message("inflight", {"operation": "upsert", "request": self._entry(shown)}))
+                due.append(shown)
+        for shown in due:
+            parts.append(message("inflight", {"operation": "upsert", "request": self._entry(shown)}))
+            self._shown[shown.flight.id] = self._shown.pop(shown.flight.id)
         return Event(b"".join(parts)) if parts else None
 
     def snapshot(self) -> Event:
-        entries = [self._entry(shown) for shown in self._shown.values()]
+        entries = [self._entry(shown) for _, shown in sorted(self._shown.items())]
         data = {"operation": "snapshot", "requests": entries} if entries else {"operation": "snapshot"}
         return Event(message("inflight", data))
 
