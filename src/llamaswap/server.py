@@ -112,7 +112,6 @@ async def _serve(config: Config, logs: Logs, listener: Listener, store: Store, o
     keeper.recall(model_log)
     fleet.observers.append(keeper)
     recorder = _recorder(config, relay, store, metrics)
-    relay.flights.on_close.append(metrics.finished)
     reloader = Reloader(origin, config, fleet)
     reloader.on_apply(lambda config, _: setup_logging(config, logs))
     reloader.on_apply(relay.apply)
@@ -180,7 +179,7 @@ def _recorder(config: Config, relay: Relay, store: Store, metrics: Metrics) -> R
     """Who remembers finished requests."""
     recorder = Recorder(relay.flights, store, read, Captures(config.capture_buffer_bytes))
     recorder.reconfigure(config)
-    recorder.on_tokens.append(metrics.count_tokens)
+    recorder.on_read.append(metrics.count)
     return recorder
 
 

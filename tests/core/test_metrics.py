@@ -11,12 +11,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as Line
 
 from llamaswap.errors import NotStarted
+from llamaswap.observe.answer import finished
 from llamaswap.observe.flights import Flight, Headers
 from llamaswap.observe.gpu import Gpu
 from llamaswap.observe.machine import Disk, Interface, System
 from llamaswap.observe.metrics import REQUEST_S, Metrics
 from llamaswap.observe.prometheus import render
-from llamaswap.observe.rows import Tokens
+from llamaswap.observe.rows import NO_TOKENS, Tokens
 from llamaswap.observe.sample import ModelUse, Sample
 
 GIB = 1 << 30
@@ -37,11 +38,8 @@ class Exchange:
     bytes_sent: int = 0
 
 
-def a_flight(
-    model: str = "m", *, status: int = 200, broken: bool = False, metered: bool = True, **times: float | bool | None
-) -> Flight:
-    flight = Flight(1, Exchange(status, broken), model, model, metered, 0)
-    flight.begun = 100.0
+def a_flight(model: str = "m", *, status: int = 200, broken: bool = False, **times: float | bool | None) -> Flight:
+    flight = Flight(1, Exchange(status, broken), model, model, True, 0, 0.0, 100.0)
     settings: dict[str, float | bool | None] = {"granted_at": 102.5, "first_byte_at": 103.0, "ended_at": 107.0}
     for name, value in (settings | times).items():
         setattr(flight, name, value)
@@ -70,14 +68,14 @@ def a_flight(
 )
 def test_outcomes(flight: Flight, outcome: str) -> None:
     metrics = Metrics(["m"])
-    metrics.finished(flight)
+    metrics.count(finished(flight), NO_TOKENS)
     outcomes = metrics.snapshot()["m"].outcomes
     assert {name: count for name, count in outcomes.items() if count} == {outcome: 1}
 
 
 def test_times_of_a_request() -> None:
     metrics = Metrics(["m"])
-    metrics.finished(a_flight(load_s=2.0))
+    metrics.count(finished(a_flight(load_s=2.0)), NO_TOKENS)
     counts = metrics.snapshot()["m"]
     assert (counts.queue.total_s, counts.first_byte.total_s, counts.request.total_s) == (0.5, 3.0, 7.0)
     assert [bound for bound, count in zip(REQUEST_S, counts.request.counts, strict=False) if count] == [10.0]
@@ -85,8 +83,8 @@ def test_times_of_a_request() -> None:
 
 def test_who_left_while_waiting_has_waited_and_who_was_rejected_has_not() -> None:
     metrics = Metrics(["m"])
-    metrics.finished(a_flight(granted_at=None, first_byte_at=None, gone=True))
-    metrics.finished(a_flight(granted_at=None, first_byte_at=None, status=429))
+    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, gone=True)), NO_TOKENS)
+    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, status=429)), NO_TOKENS)
     counts = metrics.snapshot()["m"]
     assert (counts.queue.total_s, sum(counts.queue.counts)) == (7.0, 1)
     assert sum(counts.first_byte.counts) == 0
@@ -94,9 +92,7 @@ def test_who_left_while_waiting_has_waited_and_who_was_rejected_has_not() -> Non
 
 def test_nobody_can_make_it_grow() -> None:
     metrics = Metrics(["m"])
-    metrics.finished(a_flight("other"))
-    metrics.finished(a_flight(metered=False))
-    metrics.count_tokens("other", Tokens(input_tokens=1, output_tokens=1, cache_tokens=1))
+    metrics.count(finished(a_flight("other")), Tokens(input_tokens=1, output_tokens=1, cache_tokens=1))
     metrics.ready("other", 1.0)
     metrics.stopped("other", "ttl", None)
     metrics.stopped("m", "a new reason", None)
@@ -119,7 +115,7 @@ def test_a_reload_keeps_the_counts_of_the_models_that_stay() -> None:
 def test_a_snapshot_does_not_change() -> None:
     metrics = Metrics(["m"])
     before = metrics.snapshot()["m"]
-    metrics.finished(a_flight())
+    metrics.count(finished(a_flight()), NO_TOKENS)
     metrics.ready("m", 1.0)
     metrics.crashed("m", 1, "")
     assert (sum(before.request.counts), before.outcomes["ok"], sum(before.load.counts), before.crashes) == (0, 0, 0, 0)
@@ -221,11 +217,9 @@ def test_models_at_the_moment() -> None:
 
 def busy() -> Metrics:
     metrics = Metrics(["m", 'org/n "x"\\'])
-    metrics.finished(a_flight())
-    metrics.finished(a_flight(ended_at=100.2, status=404))
-    metrics.finished(a_flight(ended_at=5000.0))
-    metrics.count_tokens("m", Tokens(input_tokens=12, output_tokens=34))
-    metrics.count_tokens("m", Tokens(input_tokens=1, cache_tokens=5))
+    metrics.count(finished(a_flight()), Tokens(input_tokens=12, output_tokens=34))
+    metrics.count(finished(a_flight(ended_at=100.2, status=404)), Tokens(input_tokens=1, cache_tokens=5))
+    metrics.count(finished(a_flight(ended_at=5000.0)), NO_TOKENS)
     metrics.ready("m", 3.0)
     for reason in ("swap", "ttl", "unload", "shutdown", "reload", "swap"):
         metrics.stopped("m", reason, None)

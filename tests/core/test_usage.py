@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamaswap.observe.answer import Finished
 from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
@@ -30,7 +31,7 @@ CHAT = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
 
 def answer(body: bytes | dict[str, Any], content_type: str = JSON, **changes: Any) -> Finished:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Finished(200, content_type, "", False, data)._replace(**changes)
+    return replace(Finished(200, content_type, "", False, data), **changes)
 
 
 def events(*data: Any) -> bytes:

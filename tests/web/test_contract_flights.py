@@ -8,6 +8,7 @@ import pytest
 from fakefleet import World, a_world
 from upstreams import Incomplete, chat
 
+from llamaswap.observe.answer import finished
 from llamaswap.observe.flights import Flight
 from llamaswap.relay.pump import Attempt
 from llamaswap.relay.ride import Ride
@@ -36,7 +37,7 @@ async def test_a_stream_from_queue_to_end(door: str) -> None:
         await client.request("POST", "/v1/chat/completions", body=chat(stream=True))
         await world.until(lambda: "a" in world.launcher.processes)
         flight = the_only(world)
-        assert (flight.model, flight.requested, flight.stage, flight.status) == ("a", "a", "queued", 0)
+        assert (flight.model, flight.requested, flight.stage, finished(flight).status) == ("a", "a", "queued", 0)
         assert flight.body == chat(stream=True)
         assert flight.metered
         world.launcher.processes["a"].ready.set()
@@ -55,8 +56,8 @@ async def test_a_stream_from_queue_to_end(door: str) -> None:
         await world.until(lambda: bool(closed))
         assert closed == [flight]
         assert not len(world.flights)
-        assert (flight.status, flight.gone, flight.error) == (200, False, "")
-        body = b"".join([*flight.head, *flight.tail])
+        assert (finished(flight).status, flight.gone, flight.error) == (200, False, "")
+        body = b"".join([*flight.head, *(flight.tail or ())])
         expected = b"data: 1\n\ndata: 2\n\n"
         assert body == (b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n" if flight.chunked else expected)
         assert flight.whole
@@ -88,7 +89,7 @@ async def test_an_error_of_ours_is_told(door: str) -> None:
         world.launcher.processes["a"].failed.set()
         assert (await client.response()).status == 502
         await world.until(lambda: bool(closed))
-        assert closed[0].status == 502
+        assert finished(closed[0]).status == 502
         assert "exited with code 7" in closed[0].error
 
 
@@ -104,7 +105,7 @@ async def test_cancelled_before_its_answer(door: str) -> None:
         response = await client.response()
         assert (response.status, response.code) == (410, "request_cancelled")
         await up.gone()
-        assert (closed[0].status, closed[0].cancelled, closed[0].gone) == (410, True, False)
+        assert (finished(closed[0]).status, closed[0].cancelled, closed[0].gone) == (410, True, False)
 
 
 @DOORS
@@ -122,7 +123,7 @@ async def test_cancelled_in_mid_stream(door: str) -> None:
         with pytest.raises(Incomplete):
             await client.body()
         await up.gone()
-        assert (closed[0].status, closed[0].cancelled) == (200, True)
+        assert (finished(closed[0]).status, closed[0].cancelled) == (200, True)
 
 
 @DOORS
@@ -134,7 +135,7 @@ async def test_a_client_that_left(door: str) -> None:
         await world.up().request()
         client.close()
         await world.until(lambda: bool(closed))
-        assert (closed[0].status, closed[0].gone) == (499, True)
+        assert (finished(closed[0]).status, closed[0].gone) == (499, True)
 
 
 @DOORS

@@ -11,6 +11,7 @@ from fakefleet import World, a_world
 from upstreams import Connection, H1Client, chat
 
 from llamaswap.config.settings import Group
+from llamaswap.observe.answer import finished
 from llamaswap.observe.flights import Flight
 from llamaswap.web.connection import BODY_STALL_S
 
@@ -48,8 +49,8 @@ async def test_plain_answers_in_a_row() -> None:
             assert (response.status, response.body, response.get("x-n")) == (200, body, str(number))
             assert (world.busy(), len(world.flights)) == (0, 0)
             flight = closed[-1]
-            assert (flight.status, flight.gone, flight.error, flight.model) == (200, False, "", "a")
-            assert b"".join([*flight.head, *flight.tail]) == body
+            assert (finished(flight).status, flight.gone, flight.error, flight.model) == (200, False, "", "a")
+            assert b"".join([*flight.head, *(flight.tail or ())]) == body
             assert flight.exchange.bytes_sent == len(body)
             assert flight.body == chat()
             headers = {name.lower(): value for name, value in flight.response_headers}
@@ -115,7 +116,7 @@ async def test_streams() -> None:
             assert world.busy() == 0
             flight = closed[-1]
             assert b"".join(flight.head) == expected + b"0\r\n\r\n"
-            assert (flight.status, flight.chunked, flight.whole) == (200, True, True)
+            assert (finished(flight).status, flight.chunked, flight.whole) == (200, True, True)
             assert flight.exchange.bytes_sent == flight.received
         assert await ask(world, client) is up
         await up.answer(b"plain")

@@ -10,6 +10,7 @@ from test_contract_leaving import H1_WAYS, leave, promptly
 from test_lane import ask, boarded
 from upstreams import Connection, Incomplete, chat
 
+from llamaswap.observe.answer import finished
 from llamaswap.observe.flights import Flight
 from llamaswap.web import front
 
@@ -54,7 +55,7 @@ async def test_clients_that_leave(way: str, phase: str) -> None:
             await up.gone()
             await settled(world)
             took = trio.current_time() - left
-            assert (closed[-1].status, closed[-1].gone, closed[-1].cancelled) == (499, True, False)
+            assert (finished(closed[-1]).status, closed[-1].gone, closed[-1].cancelled) == (499, True, False)
             return took
 
         await promptly(attempt)
@@ -100,7 +101,7 @@ async def test_a_connection_that_was_stale() -> None:
             assert request.body == chat()
             await fresh.answer(b"again")
             assert (await client.response()).body == b"again"
-            assert (closed[-1].status, closed[-1].error) == (200, "")
+            assert (finished(closed[-1]).status, closed[-1].error) == (200, "")
             assert await ask(world, client) is fresh
             await fresh.answer()
             assert (await client.response()).status == 200
@@ -221,7 +222,7 @@ async def test_a_model_that_is_unloaded(door: str) -> None:
         await settled(world)
         assert world.up().accepted == 1
         assert world.launcher.started == ["a"]
-        assert closed[-1].status == 503
+        assert finished(closed[-1]).status == 503
 
 
 BREAKS = {
@@ -322,7 +323,7 @@ async def test_cancelled_before_its_answer() -> None:
         assert (response.status, response.code) == (410, "request_cancelled")
         await up.gone()
         await settled(world)
-        assert (closed[-1].status, closed[-1].cancelled, closed[-1].gone) == (410, True, False)
+        assert (finished(closed[-1]).status, closed[-1].cancelled, closed[-1].gone) == (410, True, False)
 
 
 async def test_cancelled_in_mid_stream() -> None:
@@ -340,7 +341,7 @@ async def test_cancelled_in_mid_stream() -> None:
             await client.data()
         await up.gone()
         await settled(world)
-        assert (closed[-1].status, closed[-1].cancelled, closed[-1].gone) == (200, True, False)
+        assert (finished(closed[-1]).status, closed[-1].cancelled, closed[-1].gone) == (200, True, False)
 
 
 async def test_cancelled_when_it_is_over() -> None:

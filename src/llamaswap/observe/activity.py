@@ -5,21 +5,19 @@ An answer is read once its client has it; what comes of it is written by the sto
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import trio
 
 from llamaswap.config.settings import Config
-from llamaswap.observe.answer import BROKEN, Finished, finished
-from llamaswap.observe.captures import Capture, Captures, compress_all
-from llamaswap.observe.flights import Flight, Flights, Headers
-from llamaswap.observe.redact import is_secret
-from llamaswap.observe.rows import NO_TOKENS, Row, Tokens, activity_record, metrics_record
-from llamaswap.observe.store import Store
+from llamaswap.observe.answer import Finished, finished
+from llamaswap.observe.captures import Captured, Captures, compress_all
+from llamaswap.observe.entry import Entry, Metadata
+from llamaswap.observe.flights import Flight, Flights
+from llamaswap.observe.rows import NO_TOKENS, Tokens, activity_record, metrics_record
+from llamaswap.observe.store import Recorded, Store
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
 
 log = logging.getLogger("llamaswap.activity")
@@ -27,15 +25,9 @@ log = logging.getLogger("llamaswap.activity")
 PAUSE_S = 0.05  # until an answer is read, if no slice is full before: waking for each would cost more than reading it
 SLICE = 64  # answers that wait for that, at most: so many in a row cost half of what one by one does
 PACK_PAUSE_S = 0.25  # until new captures are compressed
-ERROR_CHARS = 500  # of a message
-SESSION_CHARS = 128  # of a session's id
 
 ReadAnswer = Callable[[Finished], tuple[Tokens, str]]
 """What an answer says: its tokens, and an error's message."""
-
-
-# A third less than Row(...), for every request there is.
-_row = cast("Callable[[type[Row], tuple[object, ...]], Row]", tuple.__new__)
 
 
 class Recorder:
@@ -51,22 +43,18 @@ class Recorder:
         read: ReadAnswer,
         captures: Captures | None = None,
         *,
-        priorities: Mapping[str, int] | None = None,
         listed: int = 1000,
     ) -> None:
         """`listed`: the most rows of the older list (metricsMaxInMemory)."""
         self.flights = flights
         self.store = store
         self.captures = captures if captures is not None else Captures(0)
-        self.priorities: Mapping[str, int] = priorities or {}
         self.listed = listed
-        self._session_ranks = _ranks(())
-        self._last_headers: Headers = ()
-        self._last_session = ""
-        self.on_tokens: list[Callable[[str, Tokens], None]] = []
-        """Called with the model and the tokens of every finished request, stored or not."""
+        self._metadata = Metadata()
+        self.on_read: list[Callable[[Finished, Tokens], None]] = []
+        """Called with every finished request and its tokens, stored or not."""
         self._read = read
-        self._ended: deque[Finished] = deque()
+        self._ended: list[Finished] = []
         self._wake = trio.Event()
         self._packing = trio.Event()
         self._to_pack: list[int] = []
@@ -77,10 +65,9 @@ class Recorder:
 
     def reconfigure(self, config: Config) -> None:
         """Apply what a reload changed. The store's path stays."""
-        self.priorities = config.priorities
+        self.read_all()
+        self._metadata = Metadata(config.priorities, config.session_id_headers)
         self.listed = config.metrics_max_in_memory
-        self._session_ranks = _ranks(config.session_id_headers)
-        self._last_headers, self._last_session = (), ""
         self.captures.resize(config.capture_buffer_bytes)
         self.flights.keep_bytes = self.captures.keep_bytes
         self.store.reconfigure(config.store_limits())
@@ -94,7 +81,7 @@ class Recorder:
             self._wake.set()
         ended.append(finished(flight))
         if len(ended) >= SLICE:
-            self._take()
+            self.read_all()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record until cancelled; the store writes meanwhile."""
@@ -106,32 +93,36 @@ class Recorder:
                 await self._wake.wait()
                 self._wake = trio.Event()
                 await trio.sleep(PAUSE_S)
-                self._take()
+                self.read_all()
 
     async def flush(self) -> None:
         """Until everything that has ended is stored. Cancel-safe."""
-        self._take()
+        self.read_all()
         await self.store.flush()
 
     def close(self) -> None:
         """Record what is left and close the store. Blocks."""
-        self._take()
+        self.read_all()
         self.store.close()
 
-    def _take(self) -> None:
-        """Read the answers of those that have ended."""
-        ended, read, captures = self._ended, self._read, self.captures
-        made = captures.made if captures.enabled else None
-        while ended:
-            request = ended.popleft()
+    def read_all(self) -> None:
+        """Read the answers of all that have ended, instead of a moment later."""
+        ended, read, metadata, add = self._ended, self._read, self._metadata, self.store.add_row
+        made = self.captures.made if self.captures.enabled else _nothing
+        in_memory = self.store.in_memory
+        self._ended = []
+        for request in ended:
             try:
                 tokens, error = read(request)
             except Exception:  # the boundary between requests: one odd answer must not end the recording
                 log.exception("an answer of %s could not be read", request.model)
                 tokens, error = NO_TOKENS, ""
-            for observer in self.on_tokens:
-                observer(request.model, tokens)
-            self.store.add_row(self._row(request, tokens, error), made(request) if made is not None else None)
+            for observer in self.on_read:
+                observer(request, tokens)
+            capture = made(request)
+            entry = Entry(request, tokens, error, metadata)
+            # A row that is made later holds all of the request till then, as a capture that is kept as it is does.
+            add(entry if in_memory and capture is request else entry.row(), capture)
 
     async def page(self, query: PageQuery) -> tuple[list[dict[str, object]], int]:
         """The records of one page, and how many rows there are. Raises StoreFailed."""
@@ -175,65 +166,13 @@ class Recorder:
             self._to_pack[:0] = captures
             self._packing.set()
 
-    def _row(self, request: Finished, tokens: Tokens, error: str) -> Row:
-        first_s = request.first_byte_s
-        if request.error:
-            error = request.error[:ERROR_CHARS]
-        elif request.broken:
-            error = error or BROKEN
-        told = (
-            int(request.ended_at * 1000),
-            request.model,
-            request.requested,
-            request.client,
-            request.path,
-            request.content_type,
-            request.status,
-            *tokens,
-            int(request.spent_s * 1000),
-            None if first_s is None else first_s * 1000,
-            request.queue_s * 1000,
-            request.load_s * 1000,
-            error if error.isascii() else error.encode("utf-8", "backslashreplace").decode(),
-            self._metadata(request),
-        )
-        return _row(Row, told)
-
-    def _metadata(self, request: Finished) -> str:
-        priority = self.priorities.get(request.model) if self.priorities else None
-        headers = request.request_headers
-        if headers is not self._last_headers:  # else the last one's session: requests with the same head share them
-            self._last_headers, self._last_session = headers, self._session(headers)
-        session = self._last_session
-        if not priority and not session:
-            return ""
-        metadata: dict[str, str] = {}
-        if priority:
-            metadata["fifo_priority"] = str(priority)
-        if session:
-            metadata["session_id"] = session
-        return json.dumps(metadata)
-
-    def _session(self, headers: Headers) -> str:
-        """The id of the client's session, if it names one. Never a secret, whatever the configuration says."""
-        found, best = b"", len(self._session_ranks)
-        for name, value in headers:
-            rank = self._session_ranks.get(name.lower(), best)
-            if rank < best and value:
-                found, best = value, rank
-        return found[:SESSION_CHARS].decode("latin-1")
-
-    def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
-        add = self.captures.add
-        for id, (_, capture) in enumerate(rows, first):
-            if isinstance(capture, Finished):
-                add(id, capture)
-            elif isinstance(capture, Capture):
-                add(id, capture)
-                self._to_pack.append(id)
-                self._packing.set()
+    def _stored(self, first: int, rows: Sequence[Recorded]) -> None:
+        captures = cast("list[Captured]", [capture for _, capture in rows])  # as `read_all` gave them
+        fresh = self.captures.add(first, captures)
+        if fresh:
+            self._to_pack += fresh
+            self._packing.set()
 
 
-def _ranks(names: Sequence[str]) -> dict[bytes, int]:
-    """Header names in small letters, and their place in the order of preference; those of credentials are left out."""
-    return {name.lower().encode(): rank for rank, name in enumerate(name for name in names if not is_secret(name))}
+def _nothing(request: Finished) -> None:
+    """What is captured if captures are switched off."""

@@ -10,8 +10,10 @@ import base64
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+
+from msgspec.structs import replace
 
 from llamaswap.observe.answer import Finished, body
 from llamaswap.observe.flights import HEAD_BYTES, Headers
@@ -20,7 +22,7 @@ from llamaswap.observe.redact import shown_headers
 
 BODY_BYTES = 1 << 20  # of one body; more is left out
 SHARE = 4  # one capture takes at most this part of the buffer
-PACKED_FROM_BYTES = 4096  # a smaller body gains less by compression than it costs
+PACKED_FROM_BYTES = 4096  # what is smaller gains less by compression than it costs
 PACK_S = 0.01  # of each batch; what is not compressed by then stays as it is
 FIXED_BYTES = 2000  # of a capture besides what it holds, about
 HEADER_BYTES = 100  # of one header of the client's, besides its text
@@ -54,7 +56,7 @@ class Capture:
             kept = b""
         elif request.tail or request.kept_bytes > most:
             kept, self.cut = request.head[:most], True
-        request = request._replace(request_body=asked, kept=kept, tail=b"")
+        request = replace(request, request_body=asked, kept=kept, tail=b"")
         self._state = (request, False)
         """The request, and whether its bodies are compressed; one value, since other threads look at it."""
         self._header_bytes = _header_bytes(request.request_headers)
@@ -69,7 +71,7 @@ class Capture:
         """The request, its bodies without media and compressed: the costly half, for another thread."""
         request = _without_media(self._state[0])
         asked = without_media(request.request_body)
-        return request._replace(request_body=zlib.compress(asked, 1), kept=zlib.compress(request.head, 1))
+        return replace(request, request_body=zlib.compress(asked, 1), kept=zlib.compress(request.head, 1))
 
     def keep(self, compressed: Finished) -> None:
         self._state = (compressed, True)
@@ -79,13 +81,13 @@ class Capture:
         """The record of `/api/captures/{id}`; `truncated` if a body was cut. Takes milliseconds for large ones."""
         request, is_compressed = self._state
         if is_compressed:
-            request = request._replace(
-                request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
+            request = replace(
+                request, request_body=zlib.decompress(request.request_body), kept=zlib.decompress(request.head)
             )
         content = body(request)
         headers = shown_headers(request.response_head.passed if request.response_head is not None else ())
         if content is None:
-            content = body(request._replace(encoding="")) or b""  # as it was carried, its encoding still named
+            content = body(replace(request, encoding="")) or b""  # as it was carried, its encoding still named
         else:
             headers.pop("Content-Encoding", None)
             content = without_media(content)
@@ -118,7 +120,7 @@ def _without_media(request: Finished) -> Finished:
             return request
         head = body(request) or b""
     short = without_media(head)
-    return request if short is head else request._replace(kept=short, chunked=False)
+    return request if short is head else replace(request, kept=short, chunked=False)
 
 
 def _size(request: Finished, header_bytes: int) -> int:
@@ -130,18 +132,27 @@ def _header_bytes(headers: Headers) -> int:
     return HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))
 
 
+Captured = Finished | Capture | None
+"""What is kept of one request; None: nothing."""
+
+
 class Captures:
     """The last captures, by id, `limit_bytes` of them in all; 0 keeps none."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
-        self._kept: dict[int, Finished | Capture] = {}
-        self._sizes: deque[tuple[int, int]] = deque()
-        """Ids and sizes in order: a dictionary takes its time to say what is first once that was removed often."""
+        self._kept: deque[Captured] = deque()
+        """Of consecutive ids."""
+        self._sizes: deque[int] = deque()
+        self._first = 1
+        """The id of the first of them."""
         self._body_bytes = min(BODY_BYTES, limit_bytes // SHARE)
+        # Of the last request; most are like the one before, and requests with the same head share its headers.
+        self._last_path = self._last_type = ""
+        self._last_plain = False
         self._last_headers: Headers = ()
-        self._last_header_bytes = 0
+        self._last_bytes = FIXED_BYTES
 
     @property
     def enabled(self) -> bool:
@@ -155,63 +166,90 @@ class Captures:
 
     def made(self, request: Finished) -> Finished | Capture:
         """What is to be kept of a request: of most, small ones, all of it as it is. Not kept yet."""
-        if (
-            request.kept_bytes + len(request.request_body) < PACKED_FROM_BYTES
-            and request.status == 200
-            and not request.tail
-            and request.content_type.startswith(_TEXTS)
-            and not request.path.endswith(_MEDIA_PATHS)
-        ):
-            return request
+        if request.request_headers is not self._last_headers:
+            self._measure(request.request_headers)
+        kept, path, content_type = request.kept, request.path, request.content_type
+        size = self._last_bytes + len(request.request_body) + (len(kept) if type(kept) is bytes else request.kept_bytes)
+        if size < FIXED_BYTES + PACKED_FROM_BYTES and request.status == 200 and not request.tail:
+            if path != self._last_path or content_type != self._last_type:
+                self._last_path, self._last_type = path, content_type
+                self._last_plain = content_type.startswith(_TEXTS) and not path.endswith(_MEDIA_PATHS)
+            if self._last_plain:
+                return request
         return Capture(request, self._body_bytes)
 
-    def add(self, id: int, capture: Finished | Capture) -> None:
-        """Keep it, and drop the oldest for it if need be."""
-        if isinstance(capture, Capture):
-            size = capture.size
-        else:
-            headers = capture.request_headers
-            if headers is not self._last_headers:  # requests with the same head share them
-                self._last_headers, self._last_header_bytes = headers, _header_bytes(headers)
-            size = _size(capture, self._last_header_bytes)
-        self._kept[id] = capture
-        self._sizes.append((id, size))
-        self.size_bytes += size
+    def add(self, first: int, captures: Sequence[Captured]) -> list[int]:
+        """Keep them, whose ids begin with `first`, and drop the oldest for them if need be.
+
+        The ids of those whose compression may be worth the work.
+        """
+        if first != self._first + len(self._kept):
+            self._kept.clear()
+            self._sizes.clear()
+            self._first, self.size_bytes = first, 0
+        sizes = [
+            self._last_bytes + len(capture.request_body) + len(capture.kept)
+            if type(capture) is Finished
+            and capture.request_headers is self._last_headers
+            and type(capture.kept) is bytes
+            else self._size(capture)
+            for capture in captures
+        ]
+        self._kept += captures
+        self._sizes += sizes
+        self.size_bytes += sum(sizes)
+        large = [id for id, capture in enumerate(captures, first) if type(capture) is Capture]
         if self.size_bytes > self.limit_bytes:
             self._fit()
+        return large
 
     def get(self, id: int) -> Capture | None:
-        found = self._kept.get(id)
+        found = self._found(id)
         return Capture(found, self._body_bytes) if isinstance(found, Finished) else found
 
     def __contains__(self, id: int) -> bool:
-        return id in self._kept
+        return self._found(id) is not None
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(capture is not None for capture in self._kept)
 
     def compressible(self, ids: Iterable[int]) -> dict[int, Capture]:
         """Those of them that are still kept, and whose compression is worth the work."""
-        found = {id: self._kept.get(id) for id in ids}
+        found = {id: self._found(id) for id in ids}
         return {id: capture for id, capture in found.items() if isinstance(capture, Capture) and capture.compressible}
 
     def keep(self, id: int, capture: Capture, compressed: Finished) -> None:
         """Keep a capture as `compress_all` made it, unless it is gone meanwhile."""
-        if self._kept.get(id) is capture:
+        if self._found(id) is capture:
             self.size_bytes -= capture.size
             capture.keep(compressed)
             self.size_bytes += capture.size
+            self._sizes[id - self._first] = capture.size
 
     @property
     def keep_bytes(self) -> int:
         """How much of the beginning of an answer is wanted."""
         return max(HEAD_BYTES, self._body_bytes)
 
+    def _size(self, capture: Captured) -> int:
+        if isinstance(capture, Finished):
+            if capture.request_headers is not self._last_headers:
+                self._measure(capture.request_headers)
+            return self._last_bytes + len(capture.request_body) + capture.kept_bytes
+        return capture.size if capture is not None else 0
+
+    def _measure(self, headers: Headers) -> None:
+        self._last_headers, self._last_bytes = headers, FIXED_BYTES + _header_bytes(headers)
+
+    def _found(self, id: int) -> Captured:
+        at = id - self._first
+        return self._kept[at] if 0 <= at < len(self._kept) else None
+
     def _fit(self) -> None:
         while self.size_bytes > self.limit_bytes:
-            id, size = self._sizes.popleft()
-            oldest = self._kept.pop(id)
-            self.size_bytes -= oldest.size if isinstance(oldest, Capture) else size
+            self._kept.popleft()
+            self.size_bytes -= self._sizes.popleft()
+            self._first += 1
 
 
 def compress_all(captures: Mapping[int, Capture]) -> list[tuple[int, Finished]]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from llamaswap.errors import RequestCancelled
 
 HEAD_BYTES = 8192  # of an answer: Anthropic's first event has the input tokens
@@ -64,86 +66,63 @@ class Carried(Protocol):
     broken: bool
 
 
-class Flight:
-    """One model request. Times in seconds of `time.monotonic`, but for `timestamp`."""
+class Flight(msgspec.Struct, eq=False):
+    """One model request. Times in seconds of `time.monotonic`, but for `timestamp`.
 
-    __slots__ = (
-        "_room",
-        "_tail_bytes",
-        "answer",
-        "begun",
-        "body",
-        "cancelled",
-        "chunked",
-        "end",
-        "ended_at",
-        "error",
-        "events",
-        "exchange",
-        "first_byte_at",
-        "gone",
-        "granted_at",
-        "head",
-        "id",
-        "load_s",
-        "metered",
-        "model",
-        "received",
-        "requested",
-        "tail",
-        "timestamp",
-    )
+    A struct of msgspec's is made in a fifth of the time of a class with as many fields.
+    """
 
-    def __init__(self, id: int, exchange: Carried, model: str, requested: str, metered: bool, keep: int) -> None:
-        self.id = id
-        """Unique while the server runs; from 1."""
-        self.exchange = exchange
-        self.model = model
-        """The model's id."""
-        self.requested = requested
-        """The id or alias that the client wrote."""
-        self.metered = metered
-        """Whether it is recorded when it ends: inference, not a page of the upstream's."""
-        self.body: bytes | bytearray = b""
-        """The request's body as the client sent it."""
-        self.timestamp = time.time()
-        """Seconds since the epoch."""
-        self.begun = exchange.begun
-        self.granted_at: float | None = None
-        """When its model was ready for it."""
-        self.load_s = 0.0
-        """How much of the time before `granted_at` its model was starting; the rest was spent in the queue."""
-        self.first_byte_at: float | None = None
-        """When the first byte of the answer's body came."""
-        self.ended_at: float | None = None
-        self.answer: Head | None = None
-        """The head of the upstream's answer."""
-        self.received = 0
-        """Bytes of the answer's body so far, its framing included."""
-        self.events = 0
-        """Server-sent events in it so far, about: as many as tokens, with most upstreams."""
-        self.head: list[bytes] = []
-        """The body's beginning: `keep` bytes or a little more."""
-        self.tail: deque[bytes] = deque()
-        """What followed, but only about the last 64 KiB of it."""
-        self.chunked = False
-        """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
-        self.error = ""
-        """What went wrong, if anything did: our own error's message."""
-        self.gone = False
-        """Whether the client left before its answer was complete."""
-        self.cancelled = False
-        """Whether somebody ended it from outside."""
-        self.end: Callable[[], None] = _nothing
-        """What `cancel` calls; whoever serves the request sets it."""
-        self._room = keep
-        self._tail_bytes = 0
+    id: int
+    """Unique while the server runs; from 1."""
+    exchange: Carried
+    model: str
+    """The model's id."""
+    requested: str
+    """The id or alias that the client wrote."""
+    metered: bool
+    """Whether it is recorded when it ends: inference, not a page of the upstream's."""
+    room: int
+    """How many more bytes of the answer's beginning are kept."""
+    timestamp: float
+    """Seconds since the epoch."""
+    begun: float
+    body: bytes | bytearray = b""
+    """The request's body as the client sent it."""
+    granted_at: float | None = None
+    """When its model was ready for it."""
+    load_s: float = 0.0
+    """How much of the time before `granted_at` its model was starting; the rest was spent in the queue."""
+    first_byte_at: float | None = None
+    """When the first byte of the answer's body came."""
+    ended_at: float | None = None
+    answer: Head | None = None
+    """The head of the upstream's answer."""
+    received: int = 0
+    """Bytes of the answer's body so far, its framing included."""
+    events: int = 0
+    """Server-sent events in it so far, about: as many as tokens, with most upstreams."""
+    head: list[bytes] = []  # each has its own
+    """The body's beginning: as much as there was room for, or a little more."""
+    tail: deque[bytes] | None = None
+    """What followed, but only about the last 64 KiB of it."""
+    tail_bytes: int = 0
+    chunked: bool = False
+    """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
+    error: str = ""
+    """What went wrong, if anything did: our own error's message."""
+    gone: bool = False
+    """Whether the client left before its answer was complete."""
+    cancelled: bool = False
+    """Whether somebody ended it from outside."""
+    end: Callable[[], None] | None = None
+    """What `cancel` calls; whoever serves the request sets it."""
 
     def cancel(self) -> None:
         """End it: the client gets an error, or a broken stream if its answer has begun. Synchronous."""
         self.cancelled = True
         self.error = self.error or CANCELLED
-        self.end()
+        if self.end is not None:
+            self.end()
 
     def add(self, data: bytes) -> None:
         """Body bytes of the answer, in order."""
@@ -153,14 +132,17 @@ class Flight:
         self.received += size
         found = data.count(b"data: ", 0, COUNTED_BYTES)
         self.events += found if size <= COUNTED_BYTES or found < 2 else found * size // COUNTED_BYTES
-        if self._room > 0:
-            self._room -= size
+        if self.room > 0:
+            self.room -= size
             self.head.append(data)
             return
-        self.tail.append(data)
-        self._tail_bytes += size
-        while self._tail_bytes - len(self.tail[0]) >= TAIL_BYTES:
-            self._tail_bytes -= len(self.tail.popleft())
+        tail = self.tail
+        if tail is None:
+            tail = self.tail = deque()
+        tail.append(data)
+        self.tail_bytes += size
+        while self.tail_bytes - len(tail[0]) >= TAIL_BYTES:
+            self.tail_bytes -= len(tail.popleft())
 
     @property
     def response_headers(self) -> Headers:
@@ -170,7 +152,7 @@ class Flight:
     @property
     def whole(self) -> bool:
         """Whether nothing of the answer was left out between `head` and `tail`."""
-        return self.received == sum(map(len, self.head)) + self._tail_bytes
+        return self.received == sum(map(len, self.head)) + self.tail_bytes
 
     @property
     def stage(self) -> Stage:
@@ -187,17 +169,6 @@ class Flight:
     @property
     def elapsed_s(self) -> float:
         return (self.ended_at or time.monotonic()) - self.begun
-
-    @property
-    def status(self) -> int:
-        """Of the answer; 499 if the client left before its end, 0 while there is none."""
-        if self.cancelled:
-            return self.exchange.status or CANCELLED_STATUS
-        return CLIENT_CLOSED if self.gone else self.exchange.status
-
-
-def _nothing() -> None:
-    return
 
 
 Listener = Callable[[Flight], None]
@@ -234,8 +205,10 @@ class Flights:
 
     def open(self, exchange: Carried, model: str, requested: str, *, metered: bool) -> Flight:
         """A request has found its model."""
-        flight = Flight(next(self._numbers), exchange, model, requested, metered, self.next_keep_bytes)
-        self._active[flight.id] = flight
+        id = next(self._numbers)
+        room = self.next_keep_bytes
+        flight = Flight(id, exchange, model, requested, metered, room, time.time(), exchange.begun)
+        self._active[id] = flight
         for listener in self.on_open:
             listener(flight)
         return flight
@@ -243,7 +216,7 @@ class Flights:
     def close(self, flight: Flight) -> None:
         """It is over, whatever the outcome; its exchange has the final status."""
         flight.ended_at = time.monotonic()
-        flight.end = _nothing
+        flight.end = None
         del self._active[flight.id]
         for listener in self.on_close:
             listener(flight)

@@ -1,20 +1,21 @@
 """Counts of what models have done since the server began: plain numbers, added to as things happen.
 
-A request costs well under a microsecond here, all of it when it ends; there is nothing to lock, since all of
-it happens in Trio's thread. `prometheus.py` shows them.
+A request costs about a microsecond here, all of it when its answer is read; there is nothing to lock, since all
+of it happens in Trio's thread. `prometheus.py` shows them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from typing import get_args
 
 from llamaswap.errors import NotStarted
-from llamaswap.observe.flights import Flight
+from llamaswap.observe.answer import Finished, Outcome
 from llamaswap.observe.modellog import ModelObserver
 from llamaswap.observe.rows import Tokens
 
-OUTCOMES = ("ok", "client_error", "upstream_error", "client_gone", "cancelled", "rejected")
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 EVICTIONS = ("swap", "ttl", "unload", "reload", "shutdown")
 TOKENS = ("in", "out", "cached")
 
@@ -71,8 +72,7 @@ class ModelCounts:
 
 class Metrics(ModelObserver):
     """Of all models of the configuration; what happens to any other is not counted, so that no client can
-    make it grow. Attach it to `fleet.observers`, `finished` to `flights.on_close` and `count_tokens` to
-    whoever reads them from the answers."""
+    make it grow. Attach it to `fleet.observers`, and `count` to whoever reads the answers."""
 
     def __init__(self, models: Iterable[str] = ()) -> None:
         self._models: dict[str, ModelCounts] = {}
@@ -88,58 +88,35 @@ class Metrics(ModelObserver):
 
     # -- requests
 
-    def finished(self, flight: Flight) -> None:
-        """A listener for `Flights.on_close`."""
-        counts = self._models.get(flight.model)
-        if counts is None or not flight.metered:
+    def count(self, request: Finished, tokens: Tokens) -> None:
+        """A request is over, and its answer read. For `Recorder.on_read`."""
+        counts = self._models.get(request.model)
+        if counts is None:
             return
-        status = flight.exchange.status
-        begun, granted, first = flight.begun, flight.granted_at, flight.first_byte_at
-        if flight.cancelled:
-            outcome = "cancelled"
-        elif flight.gone:
-            outcome = "client_gone"
-        elif flight.exchange.broken or status < 200:
-            outcome = "upstream_error"
-        elif status < 400:
-            outcome = "ok"
-        elif granted is None and status in (429, 503):
-            outcome = "rejected"
-        else:
-            outcome = "client_error" if status < 500 else "upstream_error"
+        outcome = request.outcome
         counts.outcomes[outcome] += 1
+        totals = counts.tokens
+        asked, made, cached = tokens.input_tokens, tokens.output_tokens, tokens.cache_tokens
+        if asked > 0:
+            totals["in"] += asked
+        if made > 0:
+            totals["out"] += made
+        if cached > 0:
+            totals["cached"] += cached
         if outcome == "rejected":
             return  # it did not wait for the model to take so long
         # Written out, not `Durations.add`: three calls are half of what this costs.
-        ended = flight.ended_at or begun
-        spent_s = ended - begun
+        spent_s, first_s, queue_s = request.spent_s, request.first_byte_s, request.queue_s
         durations = counts.request
         durations.total_s += spent_s
         durations.counts[bisect_left(REQUEST_S, spent_s)] += 1
-        if first is not None:
-            spent_s = first - begun
+        if first_s is not None:
             durations = counts.first_byte
-            durations.total_s += spent_s
-            durations.counts[bisect_left(REQUEST_S, spent_s)] += 1
-        spent_s = (ended if granted is None else granted) - begun - flight.load_s
-        if spent_s < 0:
-            spent_s = 0.0  # two clocks were read
+            durations.total_s += first_s
+            durations.counts[bisect_left(REQUEST_S, first_s)] += 1
         durations = counts.queue
-        durations.total_s += spent_s
-        durations.counts[bisect_left(WAIT_S, spent_s)] += 1
-
-    def count_tokens(self, model: str, tokens: Tokens) -> None:
-        """What one answer said."""
-        counts = self._models.get(model)
-        if counts is None:
-            return
-        totals = counts.tokens
-        if tokens.input_tokens > 0:
-            totals["in"] += tokens.input_tokens
-        if tokens.output_tokens > 0:
-            totals["out"] += tokens.output_tokens
-        if tokens.cache_tokens > 0:
-            totals["cached"] += tokens.cache_tokens
+        durations.total_s += queue_s
+        durations.counts[bisect_left(WAIT_S, queue_s)] += 1
 
     # -- processes
 

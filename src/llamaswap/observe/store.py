@@ -16,6 +16,7 @@ import trio
 
 from llamaswap.config.settings import StoreLimits
 from llamaswap.errors import SwapError
+from llamaswap.observe.entry import Entry
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store_file import Batch, Database
 
@@ -27,7 +28,9 @@ TIDY_S = 3600.0  # between removals of what is older than keepDays
 WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost
 WAITING_OTHERS = 2_000
 
-Stored = Callable[[int, Sequence[tuple[Row, object]]], None]
+Recorded = tuple[Row | Entry, object]
+"""A request, and what its recorder wants back once it has an id."""
+Stored = Callable[[int, Sequence[Recorded]], None]
 
 
 class StoreFailed(SwapError):
@@ -55,8 +58,8 @@ class Store:
         self._closed = False
         self._next_id = 1
         """Of a row in memory."""
-        self._unasked: list[Row] = []
-        """The last rows, in memory, up to the one before `_next_id`."""
+        self._unasked: list[Row | Entry] = []
+        """The last requests, in memory, up to the one before `_next_id`."""
         self.on_stored: list[Stored] = []
         """Called with the first of consecutive ids and the rows, once they can be read."""
 
@@ -64,7 +67,12 @@ class Store:
         """Other limits, after a reload; they are met by and by."""
         self._database.limits = limits
 
-    def add_row(self, row: Row, tag: object = None) -> None:
+    @property
+    def in_memory(self) -> bool:
+        """Whether rows are not needed before somebody asks."""
+        return self._database.in_memory
+
+    def add_row(self, row: Row | Entry, tag: object = None) -> None:
         """A finished request; `tag` comes back with it through `on_stored`."""
         self._batch.rows.append((row, tag))
         self._wake.set()
@@ -124,6 +132,7 @@ class Store:
             try:
                 first = await trio.to_thread.run_sync(self._database.write, batch, limiter=self._writers)
             except sqlite3.Error as error:
+                batch.rows = [(row, None) for row, _ in batch.rows]  # the rows may wait for hours; captures take room
                 self._refused(error)
                 return
             finally:

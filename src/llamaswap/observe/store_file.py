@@ -12,6 +12,7 @@ from typing import Any
 
 from llamaswap.config.settings import StoreLimits
 from llamaswap.errors import ConfigError, Problem
+from llamaswap.observe.entry import Entry, as_row
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store_schema import TABLES, Unfit, migrate
 
@@ -29,7 +30,7 @@ _INSERT = f"INSERT INTO activity ({', '.join(_COLUMNS)}) VALUES "
 class Batch:
     """What waits to be written. Times in milliseconds since the epoch."""
 
-    rows: list[tuple[Row, object]] = field(default_factory=list)
+    rows: list[tuple[Row | Entry, object]] = field(default_factory=list)
     """Each with what its recorder wants back once it has an id."""
     loads: list[tuple[int, str, float]] = field(default_factory=list)
     states: list[tuple[int, str, str, str]] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Database:
         with self._read_lock:
             return query(self._reader, *args)
 
-    def fill(self, first: int, rows: Sequence[Row]) -> None:
+    def fill(self, first: int, rows: Sequence[Row | Entry]) -> None:
         """Rows that have their ids already, `first` and on; what is there before a gap is forgotten.
 
         Raises sqlite3.Error, nothing written then.
@@ -106,7 +107,7 @@ class Database:
         with self._write_lock:
             self._writer.close()
 
-    def _add_rows(self, connection: sqlite3.Connection, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+    def _add_rows(self, connection: sqlite3.Connection, first: int, rows: Sequence[tuple[Row | Entry, object]]) -> None:
         if not rows:
             return
         keep, last = self.limits.keep_activity, first + len(rows) - 1
@@ -119,7 +120,7 @@ class Database:
             values: list[Any] = []
             for id, (row, _) in enumerate(rows[at : at + size], first + at):
                 values.append(id)
-                values += row
+                values += as_row(row)
             connection.execute(_INSERT + ", ".join([_ONE] * size), values)
             at += size
         _prune(connection, "activity", last, keep)

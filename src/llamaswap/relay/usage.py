@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from llamaswap.observe.answer import Finished, body, dechunk
 from llamaswap.observe.flights import HEAD_BYTES, TAIL_BYTES
@@ -77,6 +79,8 @@ class _Reply(msgspec.Struct, gc=False):
     metrics: None = None
 
 
+# A third less than Tokens(...), for every request there is.
+_tokens = cast("Callable[[type[Tokens], tuple[float, ...]], Tokens]", tuple.__new__)
 _reply = msgspec.json.Decoder(_Reply).decode
 
 
@@ -86,6 +90,16 @@ class _Split(Exception):
 
 def read(answer: Finished) -> tuple[Tokens, str]:
     """What `answer` says of its tokens, and what went wrong: its status, or an error within a stream. Never raises."""
+    kept = answer.kept
+    framed = answer.encoding or answer.chunked or answer.tail
+    plain = answer.status == 200 and not framed and answer.content_type.startswith("application/json")
+    if plain and type(kept) is bytes and len(kept) <= WHOLE_BYTES:  # like most: one object of JSON, in one piece
+        told = _told(kept)
+        return (told if told is not None else _found(kept[-NEAR_END_BYTES:], answer)), ""
+    return _read(answer)
+
+
+def _read(answer: Finished) -> tuple[Tokens, str]:
     if not 200 <= answer.status < 400:
         return NO_TOKENS, _error(answer)
     if "json" not in answer.content_type and "event-stream" not in answer.content_type:
@@ -94,42 +108,46 @@ def read(answer: Finished) -> tuple[Tokens, str]:
         decoded = None if answer.tail else body(answer)
         if decoded is None:
             return NO_TOKENS, ""
-        answer = answer._replace(kept=decoded, chunked=False)
+        answer = replace(answer, kept=decoded, chunked=False)
     near = answer.end(NEAR_END_BYTES)
     error = _stream_error(near, answer) if "event-stream" in answer.content_type else ""
-    told = _told(near, answer)
-    if told is not None:
-        return told, error
+    told = _last_told(near, answer)
+    return (told if told is not None else _found(near, answer)), error
+
+
+def _found(near: bytes, answer: Finished) -> Tokens:
+    """Of any answer, searched for and summed up with care."""
     found = _searched(near, answer)
     if found is None:
         # llama-server puts the usage of embeddings before the embeddings.
         first = _beginning(answer.head[:HEAD_BYTES], answer.chunked)
-        return (_summed(first, NOTHING, NOTHING) if first else NO_TOKENS), error
+        return _summed(first, NOTHING, NOTHING) if first else NO_TOKENS
     usage, timings, metrics = found
     if "output_tokens" in usage and not _count(usage.get("input_tokens")) > 0:
         # Anthropic's streams tell the input in their first event.
         first = _beginning(answer.head[:HEAD_BYTES], answer.chunked)
         usage = {key: value for key, value in usage.items() if value} | {"output_tokens": usage["output_tokens"]}
         usage = first | usage
-    return _summed(usage, timings, metrics), error
+    return _summed(usage, timings, metrics)
 
 
-def _told(near: bytes, answer: Finished) -> Tokens | None:
-    """What an answer like most tells: one object of JSON, or a stream that says all in one event, nothing odd among its
-    numbers. None if it has to be searched, and summed up with care."""
-    usage_at = timings_at = -1
-    if answer.chunked or answer.tail or "event-stream" in answer.content_type:
-        usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
-        at = max(usage_at, timings_at)
-        begin = near.rfind(b"data:", 0, at) if at > 0 else -1
-        end = near.find(b"\n", at)
-        if begin < 0 or end < 0 or 0 <= min(usage_at, timings_at) < begin or b'"metrics"' in near:
-            return None
-        data = near[begin + 5 : end]
-    elif answer.kept_bytes <= WHOLE_BYTES:
-        data = answer.head
-    else:
+def _last_told(near: bytes, answer: Finished) -> Tokens | None:
+    """What an answer like most tells: one object of JSON, or a stream that says all in one event. None if it has to be
+    searched, and summed up with care."""
+    if not (answer.chunked or answer.tail or "event-stream" in answer.content_type):
+        return _told(answer.head) if answer.kept_bytes <= WHOLE_BYTES else None
+    usage_at, timings_at = near.rfind(b'"usage"'), near.rfind(b'"timings"')
+    at = max(usage_at, timings_at)
+    begin = near.rfind(b"data:", 0, at) if at > 0 else -1
+    end = near.find(b"\n", at)
+    if begin < 0 or end < 0 or 0 <= min(usage_at, timings_at) < begin or b'"metrics"' in near:
         return None
+    return _told(near[begin + 5 : end], usage_at >= 0, timings_at >= 0)
+
+
+def _told(data: bytes, has_usage: bool = False, has_timings: bool = False) -> Tokens | None:
+    """Of one object of JSON, nothing odd among its numbers; else None. `has_...`: whether there is one, here or within
+    or before."""
     try:
         reply = _reply(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -151,10 +169,11 @@ def _told(near: bytes, answer: Finished) -> Tokens | None:
             # Embeddings and rerankings make none; some of them tell the total alone.
             count = total if count < 0 else count
             made = max(0, total - count)
-        for details in (usage.prompt_tokens_details, usage.input_tokens_details):
-            if cached < 0 and details is not None:
-                cached = details.cached_tokens
-    elif usage_at >= 0:
+        if cached < 0 and usage.prompt_tokens_details is not None:
+            cached = usage.prompt_tokens_details.cached_tokens
+        if cached < 0 and usage.input_tokens_details is not None:
+            cached = usage.input_tokens_details.cached_tokens
+    elif has_usage:
         return None  # others, before or within, may have it
     if timings is not None:
         if timings.prompt_n < 0 or timings.predicted_n < 0:
@@ -165,9 +184,9 @@ def _told(near: bytes, answer: Finished) -> Tokens | None:
         if timings.draft_n >= 0 and timings.draft_n_accepted >= 0:
             drafted, accepted = timings.draft_n, timings.draft_n_accepted
         prompt_speed, speed = timings.prompt_per_second or UNKNOWN, timings.predicted_per_second or UNKNOWN
-    elif timings_at >= 0 or (made < 0 and count < 0):
+    elif has_timings or (made < 0 and count < 0):
         return None
-    return Tokens(cached, drafted, accepted, count, made, prompt_speed, speed)
+    return _tokens(Tokens, (cached, drafted, accepted, count, made, prompt_speed, speed))
 
 
 def _searched(near: bytes, answer: Finished) -> tuple[Found, Found, Found] | None:

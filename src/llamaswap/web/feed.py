@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from llamaswap.observe.hub import Event, message
-from llamaswap.observe.rows import Row
+from llamaswap.observe.store import Recorded
 from llamaswap.routing.lifecycle import State
 from llamaswap.web.overview import model_progress, model_status
 from llamaswap.web.sources import ActivitySource, LogSource, RequestSource
@@ -122,7 +122,7 @@ class Feed:
             self._models_changed = True
             self._model_bell.ring()
 
-    def _stored(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+    def _stored(self, first: int, rows: Sequence[Recorded]) -> None:
         self._activity.add(first, rows)
         if self._hub.followed:
             self._hub.send(self._activity.news(first))

@@ -64,6 +64,7 @@ def blueprint(state: AppState) -> Blueprint:
             return Response("# performance monitor not available\n", 503, content_type="text/plain; charset=utf-8")
         accept = request.headers.get("Accept", "")
         views = sorted(state.fleet.views(), key=lambda view: view.id)
+        state.recorder.read_all()  # they are counted then
         counts = state.metrics.snapshot()
         sample = state.monitor.latest
 

@@ -13,13 +13,14 @@ from math import inf
 
 import trio
 
+from llamaswap.observe.entry import Entry, as_row
 from llamaswap.observe.flights import Flight
 from llamaswap.observe.hub import Event, message
 from llamaswap.observe.logs import HISTORY_BYTES, LogMonitor
 from llamaswap.observe.redact import shown_headers
 from llamaswap.observe.ring import ByteRing
 from llamaswap.observe.rows import Row, metrics_record, rfc3339
-from llamaswap.observe.store import Store, StoreFailed
+from llamaswap.observe.store import Recorded, Store, StoreFailed
 from llamaswap.observe.store_query import latest
 from llamaswap.web.overview import Record
 from llamaswap.web.state import AppState
@@ -240,7 +241,7 @@ class ActivitySource:
     SOURCE = "activity"
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[int, Row]] = deque(maxlen=ROWS_KEPT)
+        self._rows: deque[tuple[int, Row | Entry]] = deque(maxlen=ROWS_KEPT)
 
     async def remember(self, store: Store) -> None:
         """What an earlier run of the program recorded."""
@@ -253,7 +254,7 @@ class ActivitySource:
         self._rows.clear()
         self._rows.extend([*before, *newer])
 
-    def add(self, first: int, rows: Sequence[tuple[Row, object]]) -> None:
+    def add(self, first: int, rows: Sequence[Recorded]) -> None:
         skipped = max(0, len(rows) - ROWS_KEPT)
         self._rows.extend((id, row) for id, (row, _) in enumerate(rows[skipped:], first + skipped))
 
@@ -272,5 +273,5 @@ class ActivitySource:
         told = self._metrics(rows)
         return Event(told if seen is None else message("activity", {"id": last}) + told, self.SOURCE, last)
 
-    def _metrics(self, rows: Iterable[tuple[int, Row]]) -> bytes:
-        return message("metrics", [metrics_record(id, row) for id, row in rows])
+    def _metrics(self, rows: Iterable[tuple[int, Row | Entry]]) -> bytes:
+        return message("metrics", [metrics_record(id, as_row(row)) for id, row in rows])
