@@ -68,14 +68,22 @@ def a_flight(model: str = "m", *, status: int = 200, broken: bool = False, **tim
 )
 def test_outcomes(flight: Flight, outcome: str) -> None:
     metrics = Metrics(["m"])
-    metrics.count(finished(flight), NO_TOKENS)
+    metrics.count(finished(flight), NO_TOKENS, "")
     outcomes = metrics.snapshot()["m"].outcomes
     assert {name: count for name, count in outcomes.items() if count} == {outcome: 1}
 
 
+def test_a_stream_that_tells_an_error_is_no_success() -> None:
+    metrics = Metrics(["m"])
+    metrics.count(finished(a_flight()), NO_TOKENS, "out of memory")
+    metrics.count(finished(a_flight(gone=True)), NO_TOKENS, "out of memory")
+    outcomes = metrics.snapshot()["m"].outcomes
+    assert {name: count for name, count in outcomes.items() if count} == {"upstream_error": 1, "client_gone": 1}
+
+
 def test_times_of_a_request() -> None:
     metrics = Metrics(["m"])
-    metrics.count(finished(a_flight(load_s=2.0)), NO_TOKENS)
+    metrics.count(finished(a_flight(load_s=2.0)), NO_TOKENS, "")
     counts = metrics.snapshot()["m"]
     assert (counts.queue.total_s, counts.first_byte.total_s, counts.request.total_s) == (0.5, 3.0, 7.0)
     assert [bound for bound, count in zip(REQUEST_S, counts.request.counts, strict=False) if count] == [10.0]
@@ -83,8 +91,8 @@ def test_times_of_a_request() -> None:
 
 def test_who_left_while_waiting_has_waited_and_who_was_rejected_has_not() -> None:
     metrics = Metrics(["m"])
-    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, gone=True)), NO_TOKENS)
-    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, status=429)), NO_TOKENS)
+    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, gone=True)), NO_TOKENS, "")
+    metrics.count(finished(a_flight(granted_at=None, first_byte_at=None, status=429)), NO_TOKENS, "")
     counts = metrics.snapshot()["m"]
     assert (counts.queue.total_s, sum(counts.queue.counts)) == (7.0, 1)
     assert sum(counts.first_byte.counts) == 0
@@ -92,7 +100,7 @@ def test_who_left_while_waiting_has_waited_and_who_was_rejected_has_not() -> Non
 
 def test_nobody_can_make_it_grow() -> None:
     metrics = Metrics(["m"])
-    metrics.count(finished(a_flight("other")), Tokens(input_tokens=1, output_tokens=1, cache_tokens=1))
+    metrics.count(finished(a_flight("other")), Tokens(input_tokens=1, output_tokens=1, cache_tokens=1), "")
     metrics.ready("other", 1.0)
     metrics.stopped("other", "ttl", None)
     metrics.stopped("m", "a new reason", None)
@@ -115,7 +123,7 @@ def test_a_reload_keeps_the_counts_of_the_models_that_stay() -> None:
 def test_a_snapshot_does_not_change() -> None:
     metrics = Metrics(["m"])
     before = metrics.snapshot()["m"]
-    metrics.count(finished(a_flight()), NO_TOKENS)
+    metrics.count(finished(a_flight()), NO_TOKENS, "")
     metrics.ready("m", 1.0)
     metrics.crashed("m", 1, "")
     assert (sum(before.request.counts), before.outcomes["ok"], sum(before.load.counts), before.crashes) == (0, 0, 0, 0)
@@ -217,9 +225,9 @@ def test_models_at_the_moment() -> None:
 
 def busy() -> Metrics:
     metrics = Metrics(["m", 'org/n "x"\\'])
-    metrics.count(finished(a_flight()), Tokens(input_tokens=12, output_tokens=34))
-    metrics.count(finished(a_flight(ended_at=100.2, status=404)), Tokens(input_tokens=1, cache_tokens=5))
-    metrics.count(finished(a_flight(ended_at=5000.0)), NO_TOKENS)
+    metrics.count(finished(a_flight()), Tokens(input_tokens=12, output_tokens=34), "")
+    metrics.count(finished(a_flight(ended_at=100.2, status=404)), Tokens(input_tokens=1, cache_tokens=5), "")
+    metrics.count(finished(a_flight(ended_at=5000.0)), NO_TOKENS, "")
     metrics.ready("m", 3.0)
     for reason in ("swap", "ttl", "unload", "shutdown", "reload", "swap"):
         metrics.stopped("m", reason, None)

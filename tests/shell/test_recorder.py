@@ -155,7 +155,7 @@ async def test_the_session_is_told_if_the_client_names_one(
 
 async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
     heard: list[Any] = []
-    recorder.on_read.append(lambda request, tokens: heard.append((request.model, tokens.output_tokens)))
+    recorder.on_read.append(lambda request, tokens, error: heard.append((request.model, tokens.output_tokens)))
     recorder.store.on_stored.append(lambda first, rows: heard.append((first, len(rows))))
     land(flights, model="a")
     land(flights, model="b")
@@ -197,7 +197,7 @@ async def test_an_answer_that_breaks_the_reader_breaks_nothing_else(flights: Fli
 
 async def test_many_at_once_are_not_piled_up(flights: Flights, recorder: Recorder) -> None:
     heard: list[object] = []
-    recorder.on_read.append(lambda request, tokens: heard.append(request.model))
+    recorder.on_read.append(lambda request, tokens, error: heard.append(request.model))
     for _ in range(3 * SLICE + 1):
         land(flights)
     assert len(heard) == 3 * SLICE
@@ -209,7 +209,7 @@ async def test_an_answer_is_read_a_moment_later(
 ) -> None:
     """So that its connection's next request goes first."""
     heard: list[object] = []
-    recorder.on_read.append(lambda request, tokens: heard.append(request.model))
+    recorder.on_read.append(lambda request, tokens, error: heard.append(request.model))
     async with trio.open_nursery() as nursery:
         await nursery.start(recorder.run)
         for number in range(3):

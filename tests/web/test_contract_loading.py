@@ -11,6 +11,10 @@ from fakefleet import World, a_world
 from upstreams import Client, Connection, Incomplete, chat, frames
 
 from llamaswap.config.settings import Timeouts
+from llamaswap.observe.answer import Finished, finished
+from llamaswap.observe.flights import Flight
+from llamaswap.observe.rows import Tokens
+from llamaswap.relay.usage import read
 
 CHAT = "/v1/chat/completions"
 
@@ -202,6 +206,7 @@ async def test_unloaded(any_door: str) -> None:
         ("503 Busy", b"come\r\nback later", "back later"),
         ("404 Not Found", b"<html>nothing</html>", "nothing"),
         ("400 Bad", b'"text"', "text"),
+        ("422 Bad", b'{"detail":"missing"}', "missing"),
         ("204 No Content", b"", "204"),
     ],
 )
@@ -226,6 +231,74 @@ async def test_an_error_answer_becomes_one_event(
         assert message in told[-1]["error"]["message"]
         await client.request("GET", "/health")
         assert (await client.response()).status == 200
+
+
+def accounted(closed: list[Flight]) -> tuple[Finished, Tokens, str]:
+    """The only request there was, as it is recorded."""
+    (flight,) = closed
+    request = finished(flight)
+    return request, *read(request)
+
+
+async def test_an_answer_behind_frames_is_accounted_for(any_door: str) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+    async with a_world(any_door, SENDS) as world:
+        closed: list[Flight] = []
+        world.flights.on_close.append(closed.append)
+        client = await world.client()
+        await loading(world, client)
+        up, _ = await loaded(world, client)
+        await up.start_chunked()
+        await up.chunk(EVENTS[0])
+        await up.chunk(usage)
+        await up.send(b"0\r\n\r\n")
+        await rest_of(client)
+        await world.until(lambda: bool(closed))
+        request, tokens, error = accounted(closed)
+        assert (tokens.input_tokens, tokens.output_tokens, error) == (3, 4, "")
+        assert (request.status, request.content_type, request.outcome) == (200, "text/event-stream", "ok")
+        assert request.head == EVENTS[0] + usage
+        assert (b"Content-Type", b"text/event-stream") in closed[0].response_headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome", "message"),
+    [
+        ("500 Oops", b'{"error":{"message":"kaputt"}}', "upstream_error", "kaputt"),
+        ("400 Bad", b'{"error":{"message":"too long"}}', "client_error", "too long"),
+        ("422 Bad", b'{"detail":"missing"}', "client_error", "missing"),
+        ("503 Busy", b"later", "upstream_error", "later"),
+    ],
+)
+async def test_an_error_behind_frames_is_accounted_for(
+    any_door: str, status: str, body: bytes, outcome: str, message: str
+) -> None:
+    async with a_world(any_door, SENDS) as world:
+        closed: list[Flight] = []
+        world.flights.on_close.append(closed.append)
+        client = await world.client()
+        await loading(world, client)
+        up, _ = await loaded(world, client)
+        await up.answer(body, status=status)
+        await rest_of(client)
+        await world.until(lambda: bool(closed))
+        request, _, error = accounted(closed)
+        assert (request.status, request.outcome) == (200, outcome)
+        assert message in error
+
+
+async def test_a_failed_load_behind_frames_is_no_success(any_door: str) -> None:
+    async with a_world(any_door, SENDS) as world:
+        closed: list[Flight] = []
+        world.flights.on_close.append(closed.append)
+        client = await world.client()
+        await loading(world, client)
+        world.launcher.processes["a"].failed.set()
+        await rest_of(client)
+        await world.until(lambda: bool(closed))
+        request, _, _ = accounted(closed)
+        assert (request.status, request.outcome) == (200, "upstream_error")
+        assert "no room" in request.error
 
 
 async def test_a_long_error_answer_is_not_collected_without_end(door: str) -> None:

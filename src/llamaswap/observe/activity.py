@@ -51,8 +51,8 @@ class Recorder:
         self.captures = captures if captures is not None else Captures(0)
         self.listed = listed
         self._metadata = Metadata()
-        self.on_read: list[Callable[[Finished, Tokens], None]] = []
-        """Called with every finished request and its tokens, stored or not."""
+        self.on_read: list[Callable[[Finished, Tokens, str], None]] = []
+        """Called with every finished request, its tokens and its answer's error, stored or not."""
         self._read = read
         self._ended: list[Finished] = []
         self._wake = trio.Event()
@@ -118,7 +118,7 @@ class Recorder:
                 log.exception("an answer of %s could not be read", request.model)
                 tokens, error = NO_TOKENS, ""
             for observer in self.on_read:
-                observer(request, tokens)
+                observer(request, tokens, error)
             capture = made(request)
             entry = Entry(request, tokens, error, metadata)
             # A row that is made later holds all of the request till then, as a capture that is kept as it is does.

@@ -110,11 +110,12 @@ def finished(flight: Flight) -> Finished:
         outcome, status, error = "client_gone", CLIENT_CLOSED, error or LEFT
     elif exchange.broken or status < 200:
         outcome = "upstream_error"
-    elif status >= 400:
-        if granted is None and status in (429, 503):
-            outcome = "rejected"
-        else:
-            outcome = "client_error" if status < 500 else "upstream_error"
+    else:
+        meant = flight.hidden_status or status
+        if meant >= 400:
+            outcome = "client_error" if meant < 500 else "upstream_error"
+            if granted is None and meant in (429, 503):
+                outcome = "rejected"
     spent_s = ended - begun
     queue_s = (granted or ended) - begun - flight.load_s
     content_type, encoding = answer.kind if answer is not None else NO_KIND

@@ -110,6 +110,8 @@ class Flight(msgspec.Struct, eq=False):
     """Whether `head` and `tail` carry HTTP/1.1 chunk framing."""
     error: str = ""
     """What went wrong, if anything did: our own error's message."""
+    hidden_status: int = 0
+    """What the status would have been, had the client's stream not begun before: with words about the load."""
     gone: bool = False
     """Whether the client left before its answer was complete."""
     cancelled: bool = False

@@ -88,12 +88,14 @@ class Metrics(ModelObserver):
 
     # -- requests
 
-    def count(self, request: Finished, tokens: Tokens) -> None:
-        """A request is over, and its answer read. For `Recorder.on_read`."""
+    def count(self, request: Finished, tokens: Tokens, error: str) -> None:
+        """A request is over, and its answer read: what it cost and what it says went wrong. For `Recorder.on_read`."""
         counts = self._models.get(request.model)
         if counts is None:
             return
         outcome = request.outcome
+        if error and outcome == "ok":
+            outcome = "upstream_error"  # within a stream whose status had been told
         counts.outcomes[outcome] += 1
         totals = counts.tokens
         asked, made, cached = tokens.input_tokens, tokens.output_tokens, tokens.cache_tokens

@@ -10,12 +10,22 @@ import json
 from zlib import crc32
 
 from llamaswap.errors import SwapError, envelope
+from llamaswap.relay.response import Answer
 
 TICK_S = 0.75
 """Between two calls of `tick`: a dot often enough to be seen alive, rare enough to be read over."""
 
 REMARK_EVERY_TICKS = 8
 """A remark every six seconds of dots."""
+
+HEAD = Answer(
+    200,
+    b"OK",
+    [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no")],
+    length=-1,
+    chunked=True,
+)
+"""What such a stream begins with; whatever the upstream's own head says comes too late."""
 
 RULE = "━" * 5
 

@@ -214,6 +214,8 @@ class Attempt:
         if self._joining:
             if status != 200:
                 self._error_status = status
+                if self._flight is not None:
+                    self._flight.hidden_status = status
             return
         headers = answer.headers
         if answer.length >= 0:
@@ -246,13 +248,13 @@ class Attempt:
         while True:
             if data:
                 out = self._take(data)
-                if out and self._flight is not None:
-                    self._flight.add(out)
                 if self._error_status:
                     self._error_body += out[: ERROR_BYTES - len(self._error_body)]
                 elif self._raw:
+                    self._note(out)
                     await ex.send_raw(out)
                 elif out:
+                    self._note(out)
                     await ex.send(out)
                 else:
                     await ex.flush()  # framing only, so far
@@ -267,7 +269,9 @@ class Attempt:
                     raise Broken("the upstream closed the connection within its response")
                 self._complete = True
         if self._error_status:
-            await ex.send(self._error_event())
+            event = self._error_event()
+            self._note(event)
+            await ex.send(event)
         await ex.finish(raw=self._raw)
         return Outcome.DONE
 
@@ -277,8 +281,7 @@ class Attempt:
         assert parser is not None
         if data:
             parser.feed(data)
-            if self._flight is not None:
-                self._flight.add(data)
+            self._note(data)
             await ex.send_raw(self._without_newlines(data) if parser.complete else data)
         note = self._flight.add if self._flight is not None else _unnoted
         stream = Stream(connection.sock, send_now, parser.feed, parser.is_complete, note)
@@ -295,6 +298,11 @@ class Attempt:
             unsent = stream.unsent
             await ex.send_raw(self._without_newlines(unsent) if parser.complete else unsent)
         self._complete = True
+
+    def _note(self, data: bytes) -> None:
+        """The client gets these bytes of the body."""
+        if data and self._flight is not None:
+            self._flight.add(data)
 
     def _take(self, data: bytes) -> bytes:
         """Account for body bytes as they came; what the client gets for them. Raises Broken."""
@@ -324,10 +332,10 @@ class Attempt:
     def _error_event(self) -> bytes:
         """An error answer for a client whose stream has begun: one event, whose data is a JSON object."""
         try:
-            is_object = isinstance(json.loads(self._error_body), dict)
-        except ValueError:
-            is_object = False
-        if is_object:
+            told = json.loads(self._error_body)
+        except (ValueError, RecursionError):
+            told = None
+        if isinstance(told, dict) and told.get("error"):  # what clients look for
             return b"data: " + b" ".join(self._error_body.splitlines()) + b"\n\n"
         text = self._error_body[:ERROR_TEXT_BYTES].decode("utf-8", "replace").strip()
         said = f": {text}" if text else ""

@@ -23,7 +23,7 @@ from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, classify, query_model
 from llamaswap.relay.exchange import Exchange, Framing
 from llamaswap.relay.heads import request_head
-from llamaswap.relay.loading import TICK_S, LoadingFrames
+from llamaswap.relay.loading import HEAD, TICK_S, LoadingFrames
 from llamaswap.relay.pool import Pool, origin_of
 from llamaswap.relay.pump import EXIT_NOTICE_S, Attempt, Outcome
 from llamaswap.relay.ride import Ride
@@ -262,7 +262,7 @@ class Relay:
                 if not ex.started:
                     raise
                 # Loading frames are out: the error goes into the stream, which then ends in order.
-                flight.error = str(error)
+                flight.error, flight.hidden_status = str(error), error.status
                 await ex.send(LoadingFrames.failed(error))
                 await ex.finish()
                 return
@@ -353,16 +353,9 @@ class Relay:
             return await lease.wait()  # too many requests: a plain 429
         frames = LoadingFrames(model.id)
         if not ex.started:
-            ex.start(
-                200,
-                [
-                    (b"Content-Type", b"text/event-stream"),
-                    (b"Cache-Control", b"no-cache"),
-                    (b"X-Accel-Buffering", b"no"),
-                ],
-                Framing.CHUNKED,
-            )
-
+            ex.start(HEAD.status, HEAD.headers, Framing.CHUNKED)
+            if ex.flight is not None:
+                ex.flight.answer = HEAD
         begun = trio.current_time()
         await ex.send(frames.opening(lease.queue_position))
         while True:
