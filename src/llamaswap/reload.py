@@ -23,6 +23,7 @@ from llamaswap.config.redact import Redactor
 from llamaswap.config.settings import Config
 from llamaswap.config.sources import Place, Source
 from llamaswap.errors import BadRequest, ConfigError, Problem, SwapError
+from llamaswap.observe.store_file import examine
 from llamaswap.routing.catalogue import Catalogue
 from llamaswap.routing.lifecycle import State
 from llamaswap.upstream.fleet import Fleet, Lease
@@ -84,7 +85,7 @@ class Reloader:
     def __init__(self, origin: Origin, config: Config, fleet: Fleet) -> None:
         """`config` is what `origin` came to."""
         self.place = origin.place
-        self.config = config
+        self.config = self._started = config
         self.catalogue = Catalogue(config)
         self._fleet = fleet
         self._sources = origin.sources
@@ -133,6 +134,8 @@ class Reloader:
             found = load_sources(sources, keep_ports=keep)
             if found.start_port != self.config.start_port:  # only what runs keeps its port then
                 found = load_sources(sources, keep_ports=self._fleet.ports())
+            if found.store_path and found.store_path != self._started.store_path:
+                examine(found.store_path)  # else the next start would fail
             return found
 
         sources: tuple[Source, ...] = ()
@@ -163,7 +166,7 @@ class Reloader:
 
     def _apply(self, config: Config, at: datetime) -> Outcome:
         """Switch over. No await from here to the end: for everybody it is one moment."""
-        found = diff(self.config, config)
+        found = diff(self.config, config, self._started)
         loaded = {view.id for view in self._fleet.views() if view.state in (State.STARTING, State.READY)}
         again = [id for id in config.preload if id in found.changed and id in loaded]
         self.config, self.catalogue = config, Catalogue(config)

@@ -83,7 +83,7 @@ async def serve(config: Config, logs: Logs, listener: Listener, origin: Origin =
 
     `origin` is what a reload reads. Raises ConfigError if the store cannot be opened.
     """
-    store = Store(config.store_path, config.store_limits())
+    store = Store(config.store_path, config.store_limits(in_memory=not config.store_path))
     try:
         with LogKeeper(store):
             return await _serve(config, logs, listener, store, origin)

@@ -125,8 +125,8 @@ def test_globals_reach_the_models() -> None:
 )
 def test_other_settings(text: str, key: str) -> None:
     found = compare(BASE, f"{BASE}\n{text}")
-    assert found == ConfigDiff(unchanged=("a", "b", "c"), settings=(key,))
-    assert found.restart_needed == ((key,) if key == "logToStdout" else ())
+    needed = (key,) if key == "logToStdout" else ()
+    assert found == ConfigDiff(unchanged=("a", "b", "c"), settings=(key,), restart_needed=needed)
 
 
 def test_what_is_newly_to_be_preloaded() -> None:

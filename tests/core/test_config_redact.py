@@ -107,14 +107,40 @@ def test_a_file_that_cannot_be_read_is_no_way_around_it(bad: str) -> None:
     assert shown.count("\n") == bad.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("API_KEY=${prefix}-hush", f"API_KEY={REDACTED}"),
+        ("--token=x${prefix}hush", f"--token={REDACTED}"),
+        ("--token=${env.A}${env.B}", "--token=${env.A}${env.B}"),
+        ('"TOKEN=${env.A}"', '"TOKEN=${env.A}"'),
+        ('token: "${env.A}hush"', f'token: "{REDACTED}"'),
+        ("api_keys: [${env.A}hush, ${env.B}]", f"api_keys: [{REDACTED}, ${{env.B}}]"),
+        ("DB_PASS=hush GITHUB_PAT=hush", f"DB_PASS={REDACTED} GITHUB_PAT={REDACTED}"),
+        ("auth: hush", f"auth: {REDACTED}"),
+        ("run --db-pass hush --path /x --bypass 3", f"run --db-pass {REDACTED} --path /x --bypass 3"),
+        ("# the second pass 3, author: me, path: /x", "# the second pass 3, author: me, path: /x"),
+    ],
+)
+def test_what_follows_a_name(text: str, shown: str) -> None:
+    assert Redactor([], Config()).text(text) == shown
+
+
+def test_a_known_secret_that_is_the_beginning_of_another() -> None:
+    redactor = Redactor([], Config(api_keys=("sk-first",)))
+    assert redactor.text("TOKEN=sk-first-more 'sk-first'") == f"TOKEN={REDACTED} '{REDACTED}'"
+
+
 @pytest.mark.parametrize("name", ["apiKey", "api_key", "API-KEY", "HF_TOKEN", "--hf-token", "password", "DB_PASSWD",
-    "client_secret", "Authorization", "my.token", "AWS_SECRET_ACCESS_KEY", "hfToken", "apiKeys"])  # fmt: skip
+    "client_secret", "Authorization", "my.token", "AWS_SECRET_ACCESS_KEY", "hfToken", "apiKeys",
+    "SMTP_PASS", "GITHUB_PAT", "AUTH", "pwd", "Proxy-Authorization"])  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["max_tokens", "monkey", "keyboard", "tokenizer", "key_count", "PATH", "secretary", "ttl"]
+    "name",
+    ["max_tokens", "monkey", "keyboard", "tokenizer", "key_count", "PATH", "secretary", "ttl", "bypass", "author"],
 )
 def test_names_of_other_things(name: str) -> None:
     assert not is_secret_name(name)

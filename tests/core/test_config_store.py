@@ -19,8 +19,8 @@ def problems(text: str) -> list[tuple[int | None, str]]:
 def test_without_keys_it_is_kept_in_memory() -> None:
     config = loads("")
     assert (config.store_path, config.metrics_max_in_memory, config.capture_buffer_bytes) == ("", 1000, 5 << 20)
-    assert config.store_limits() == StoreLimits(keep_days=0, keep_activity=1000)
-    assert loads("metricsMaxInMemory: 7").store_limits().keep_activity == 7
+    assert config.store_limits(in_memory=True) == StoreLimits(keep_days=0, keep_activity=1000)
+    assert loads("metricsMaxInMemory: 7").store_limits(in_memory=True).keep_activity == 7
 
 
 @pytest.mark.parametrize("text", ["metricsMaxInMemory: 0", "metricsMaxInMemory: -5", "metricsMaxInMemory:"])
@@ -32,9 +32,9 @@ def test_as_many_as_usual(text: str) -> None:
 def test_a_file_has_limits_of_its_own() -> None:
     config = loads("store: {path: ' x.db '}\nmetricsMaxInMemory: 7")
     assert config.store_path == "x.db"
-    assert config.store_limits() == StoreLimits(90, 1_000_000, 100, 100_000, 100_000)
+    assert config.store_limits(in_memory=False) == StoreLimits(90, 1_000_000, 100, 100_000, 100_000)
     text = "store: {path: x, keepDays: 0.5, keepActivity: 0, keepLoads: 3, keepStates: 4, keepLogLines: 5}"
-    assert loads(text).store_limits() == StoreLimits(0.5, 0, 3, 4, 5)
+    assert loads(text).store_limits(in_memory=False) == StoreLimits(0.5, 0, 3, 4, 5)
 
 
 def test_macros_in_the_path() -> None:
@@ -86,3 +86,6 @@ def test_only_the_path_needs_a_restart() -> None:
     found = diff(old, new)
     assert found.settings == ("captureBuffer", "metricsMaxInMemory", "store", "store.path")
     assert found.restart_needed == ("store.path",)
+    # Another reload does not change what is in force; to take it back does.
+    assert diff(new, new, old).restart_needed == ("store.path",)
+    assert diff(new, old, old).restart_needed == ()

@@ -135,7 +135,7 @@ def test_anchors_and_merge_keys(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "phrase"),
     [
-        ("a: 1\nb: *nope\n", 2, "unknown anchor: *nope"),
+        ("a: 1\nb: *nope\n", 2, "unknown anchor: no &name before this *name"),
         ("a: &a\n  b: *a\n", 2, "inside its own anchor"),
         ("a: 1\nb:\n  <<: 5\n", 3, "<< takes a mapping"),
         ("a: 1\n? [x]\n: 2\n", 2, "a key must be text"),

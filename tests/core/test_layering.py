@@ -15,7 +15,7 @@ SOURCES = Path(llamaswap.__file__).parent
 
 # What each room may import, besides itself. The front door (server, cli and what else lies at the top)
 # may import every room, and no room may import it. `commands` is part of the door but talks to a server from
-# outside: it needs no room, and must start as quickly as it can.
+# outside: it needs no room, but `check` the store's to look at its file, and must start as quickly as it can.
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "upstream": {"errors", "config", "routing", "observe"},
     "relay": {"errors", "config", "routing", "observe", "upstream"},
     "web": {"errors", "config", "routing", "observe", "upstream", "relay"},
-    "commands": {"errors", "config"},
+    "commands": {"errors", "config", "observe"},
 }
 # Third-party imports of those that must not have just any.
 THIRD_PARTY = {"errors": set(), "config": {"yaml"}, "routing": set(), "commands": set()}
@@ -108,7 +108,7 @@ def test_every_room_is_known() -> None:
         ("commands", "from llamaswap.cli import main"),
         ("commands", "def f():\n    import trio"),
         ("commands", "import httpx"),
-        ("commands", "from llamaswap.observe.logs import Logs"),
+        ("commands", "from llamaswap.upstream.fleet import Fleet"),
     ],
 )
 def test_the_check_finds_what_it_is_for(room: str, source: str) -> None:

@@ -284,6 +284,16 @@ def test_errors(status: int, body: Any, message: str) -> None:
     assert read(answer(gzip.compress(data), "", status=status, encoding="gzip")) == (NO_TOKENS, message)
 
 
+def test_errors_in_plain_text() -> None:
+    for text, message in (
+        (b" no such page\n", "no such page"),
+        ("é".encode() * 3000, "é" * ERROR_CHARS),
+        (b"", "404 Not Found"),
+    ):
+        assert read(answer(text, "text/plain; charset=utf-8", status=404)) == (NO_TOKENS, message)
+    assert read(answer(b"<html>", "text/html", status=404)) == (NO_TOKENS, "404 Not Found")
+
+
 @pytest.mark.parametrize("status", [201, 202, 206, 307])
 def test_other_successes_are_no_errors(status: int) -> None:
     tokens, error = read(answer(json.dumps({"usage": {"completion_tokens": 3}}).encode(), status=status))

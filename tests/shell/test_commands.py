@@ -404,6 +404,14 @@ def test_check_tells_all_mistakes(shell: Shell, tmp_path: Path) -> None:
     assert not told["ok"] and [error["line"] for error in told["errors"]] == [4, 6]
 
 
+def test_check_looks_at_the_place_of_the_store(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"store: {{path: {tmp_path}}}\n")
+    assert shell("check", str(file)) == 1 and "is a directory, not a file" in shell.err
+    file.write_text(f"store: {{path: {tmp_path / 'x.db'}}}\n")
+    assert shell("check", str(file)) == 0 and not (tmp_path / "x.db").exists()
+
+
 def test_check_of_a_directory(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "1.yaml").write_text("models: {a: {cmd: 'x ${PORT}'}}\n")
     (tmp_path / "2.yml").write_text("models: {b: {cmd: 'y ${PORT}'}}\n")

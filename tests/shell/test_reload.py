@@ -94,6 +94,28 @@ async def test_what_changed_is_told_and_applied(tmp_path: Path) -> None:
         lease.release()
 
 
+async def test_what_only_a_restart_applies_is_told_until_then(tmp_path: Path) -> None:
+    async with rig(tmp_path, models={"a": model()}) as r:
+        store = {"path": str(tmp_path / "x.db")}
+        for _ in range(2):
+            r.write(models={"a": model()}, store=store)
+            outcome = await r.reloader.reload("test")
+            assert outcome is not None and outcome.diff.restart_needed == ("store.path",)
+        r.write(models={"a": model()})
+        outcome = await r.reloader.reload("test")
+        assert outcome is not None and not outcome.diff.restart_needed and outcome.diff.settings
+
+
+async def test_a_store_that_the_next_start_could_not_open_is_refused(tmp_path: Path) -> None:
+    async with rig(tmp_path, models={"a": model()}) as r:
+        before = r.reloader.config
+        r.write(models={"a": model()}, store={"path": str(tmp_path)})
+        outcome = await r.reloader.reload("test")
+        assert outcome is not None and r.reloader.config is before
+        [problem] = outcome.problems
+        assert problem.key == "store.path" and "is a directory, not a file" in problem.message
+
+
 async def test_an_error_changes_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with rig(tmp_path, models={"a": model()}) as r:
         before = r.reloader.config

@@ -21,7 +21,7 @@ from llamaswap.observe import store as store_module
 from llamaswap.observe import store_file as store_file_module
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store import Store, StoreFailed
-from llamaswap.observe.store_file import AT_ONCE
+from llamaswap.observe.store_file import AT_ONCE, examine
 from llamaswap.observe.store_query import PageQuery, latest, page, stats
 from llamaswap.observe.store_schema import APPLICATION_ID, MIGRATIONS, migrate
 
@@ -296,11 +296,15 @@ async def test_who_reads_does_not_wait_for_a_file_that_somebody_keeps(
             assert await ids(store) == [1, 2] and tried
 
 
-def problem(path: Path | str) -> str:
+def problem(path: Path | str, *, seen_by_looking: bool = True) -> str:
     with pytest.raises(ConfigError) as caught:
         Store(str(path))
     [found] = caught.value.problems
     assert found.key == "store.path"
+    if seen_by_looking:
+        with pytest.raises(ConfigError) as before:
+            examine(str(path))
+        assert before.value.problems == caught.value.problems, "one who only looks is told the same"
     return found.message
 
 
@@ -316,6 +320,37 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     before = foreign.read_bytes()
     assert "is the database of another program" in problem(foreign)
     assert foreign.read_bytes()[100:] == before[100:], "nothing was put into it"
+
+
+def test_who_only_looks_leaves_no_trace(tmp_path: Path) -> None:
+    file = tmp_path / "with space #1?.db"
+    examine(str(file))
+    assert not list(tmp_path.iterdir())
+    store = Store(str(file))
+    store.close()
+    examine(str(file))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no regular file" in problem(tmp_path / "pipe")
+
+
+async def test_damage_that_is_met_later_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(str(tmp_path / "x.db"))
+    try:
+
+        def query(connection: sqlite3.Connection) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="malformed"):
+                await store.read(query)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert "move it away" in caplog.text
+    finally:
+        store.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory in which nobody can make a file")
@@ -351,7 +386,8 @@ def test_a_locked_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(str(file)).close()
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
-    assert "is in use by another program" in problem(file)
+    assert "is in use by another program" in problem(file, seen_by_looking=False)
+    examine(str(file))  # by this server, mostly
     connection.close()
 
 

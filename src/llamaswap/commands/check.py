@@ -30,6 +30,10 @@ def check(options: argparse.Namespace) -> int:
     shown, read = _source(options)
     try:
         config = read()
+        if config.store_path:
+            from llamaswap.observe.store_file import examine
+
+            examine(config.store_path)
     except ConfigError as error:
         if options.json:
             _write({"file": shown, "ok": False, "models": [], **_findings(error.problems, error.warnings)})

@@ -58,17 +58,15 @@ class ConfigDiff:
     preload: tuple[str, ...] = ()
     """Models that are on the preload list now and were not before."""
 
-    @property
-    def restart_needed(self) -> tuple[str, ...]:
-        """Those of `settings` that only a restart of llamaswap applies."""
-        return tuple(key for key in self.settings if key in RESTART_KEYS)
+    restart_needed: tuple[str, ...] = ()
+    """Keys that are in force with other values than the newer configuration's, until llamaswap is restarted."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.settings)
 
 
-def diff(old: Config, new: Config) -> ConfigDiff:
-    """What `new` does differently from `old`."""
+def diff(old: Config, new: Config, started: Config | None = None) -> ConfigDiff:
+    """What `new` does differently from `old`. `started`: what the server was started with, if that is not `old`."""
     both = sorted(old.models.keys() & new.models.keys())
     same = [id for id in both if same_process(old.models[id], new.models[id])]
     return ConfigDiff(
@@ -77,15 +75,16 @@ def diff(old: Config, new: Config) -> ConfigDiff:
         updated=tuple(id for id in same if old.models[id] != new.models[id]),
         unchanged=tuple(id for id in same if old.models[id] == new.models[id]),
         removed=tuple(sorted(old.models.keys() - new.models.keys())),
-        settings=tuple(
-            sorted(
-                key_of(field.name)
-                for field in fields(Config)
-                if field.name not in ("models", "warnings") and getattr(old, field.name) != getattr(new, field.name)
-            )
-        ),
+        settings=_settings(old, new),
         preload=tuple(id for id in new.preload if id not in old.preload),
+        restart_needed=tuple(key for key in _settings(started or old, new) if key in RESTART_KEYS),
     )
+
+
+def _settings(old: Config, new: Config) -> tuple[str, ...]:
+    """The keys of those that differ, sorted."""
+    names = [field.name for field in fields(Config) if field.name not in ("models", "warnings")]
+    return tuple(sorted(key_of(name) for name in names if getattr(old, name) != getattr(new, name)))
 
 
 def same_process(one: ModelConfig, other: ModelConfig) -> bool:

@@ -24,17 +24,23 @@ REDACTED = "[REDACTED]"
 LEAST_CHARS = 4  # shorter values stand in too many places that have nothing to do with them
 
 _WORDS = r"(?:api[-_]?keys?|token|secrets?|passw(?:or)?d|passphrase|credentials?)"
+_SHORT = r"(?:pass|pwd|pat|auth)"  # parts of other words as well
+_PLAIN = r"(?:authori[sz]ation|authentication|cookie)"
 _NAME = re.compile(
-    rf"(?:.*[-_.])?{_WORDS}|.*[-_]key|(?-i:[a-z]+(?:Token|Key|Secret|Password))|authorization|cookie", re.IGNORECASE
+    rf"(?:.*[-_.])?(?:{_WORDS}|{_SHORT}|{_PLAIN})|.*[-_]key|(?-i:[a-z]+(?:Token|Key|Secret|Password|Pass))",
+    re.IGNORECASE,
 )
-_VALUE = r"(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|\$\{[^}\s]*\}|(?!\[REDACTED\])[^\s\"',\]}]+)"
+_VALUE = r"(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|(?:\$\{[^}\s]*\}|\[REDACTED\]|[^\s\"',\]}])+)"
+_LETTER = "[A-Za-z0-9_.-]"
 _FOLLOWS = re.compile(
-    rf"((?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*{_WORDS}[\"']?(?:[ \t]*[=:][ \t]*|[ \t]+(?!-)))({_VALUE})"
-    rf"|(\b(?:Bearer|Basic)[ \t]+)({_VALUE})",
+    rf"((?<!{_LETTER}){_LETTER}*{_WORDS}[\"']?(?:[ \t]*[=:][ \t]*|[ \t]+(?!-))"
+    rf"|(?<!{_LETTER})(?:{_LETTER}*[-_.])?{_SHORT}[\"']?[ \t]*[=:][ \t]*"
+    rf"|(?<!\S)--(?:{_LETTER}*[-_.])?{_SHORT}[ \t]+(?!-)"
+    rf"|\b(?:Bearer|Basic)[ \t]+)({_VALUE})",
     re.IGNORECASE,
 )
 _IN_URL = re.compile(r"(://[^\s/?#@:\"']*:)(?!\$\{)[^\s/?#@\"']+(?=@)")  # scheme://user:password@host
-_REFERENCE = re.compile(r"[\"']?\$\{[A-Za-z0-9_.-]+\}[\"']?")
+_REFERENCE = re.compile(r"[\"']?(?:\$\{[A-Za-z0-9_.-]+\})+[\"']?")
 _KEY_LINE = re.compile(r"([ ]*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
 _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
 
@@ -42,6 +48,11 @@ _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
 def is_secret_name(name: str) -> bool:
     """Whether a key, variable, macro or flag of this name holds a credential."""
     return _NAME.fullmatch(name.strip().lstrip("-")) is not None
+
+
+def without_credentials(text: str) -> str:
+    """Whatever follows a name that says so, and passwords in addresses."""
+    return _IN_URL.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, text))
 
 
 class Redactor:
@@ -64,7 +75,7 @@ class Redactor:
         """A command, a message, a file."""
         for value in self._known:
             text = text.replace(value, REDACTED)
-        return _IN_URL.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, _blocks(text)))
+        return without_credentials(_blocks(text))
 
     def value(self, value: Any, name: str = "") -> Any:
         """What JSON can carry, all texts in it redacted, and whatever has the name of a secret."""
@@ -78,8 +89,9 @@ class Redactor:
 
 
 def _redacted(match: re.Match[str]) -> str:
-    name, value = (match[1], match[2]) if match[1] else (match[3], match[4])
-    if _REFERENCE.fullmatch(value) or value[0] in "[{|>" or REDACTED in value:
+    name, value = match[1], match[2]
+    begins = value.removeprefix(REDACTED)[:1]  # a secret that is known may be the beginning of one that is not
+    if not begins or begins in "[{|>" or _REFERENCE.fullmatch(value) or value[1:-1] == REDACTED:
         return match[0]
     quote = value[0] if value[0] in "\"'" else ""
     return f"{name}{quote}{REDACTED}{quote}"
@@ -87,8 +99,6 @@ def _redacted(match: re.Match[str]) -> str:
 
 def _blocks(text: str) -> str:
     """The lines below a key that is named like a secret, of a file that need not be valid."""
-    if "\n" not in text:
-        return text
     lines = text.split("\n")
     depth: int | None = None
     for i, line in enumerate(lines):

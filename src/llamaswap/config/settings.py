@@ -176,9 +176,9 @@ class Config:
     warnings: tuple[Problem, ...] = ()
     """Findings that do not stop it: unknown keys, keys of later versions."""
 
-    def store_limits(self) -> StoreLimits:
-        """Of the store as it is, in a file or in memory."""
-        return self.store if self.store_path else StoreLimits(keep_activity=self.metrics_max_in_memory)
+    def store_limits(self, *, in_memory: bool) -> StoreLimits:
+        """Of the store as it is; a reload can name another path, which only the next start goes by."""
+        return StoreLimits(keep_activity=self.metrics_max_in_memory) if in_memory else self.store
 
     def group_of(self, model_id: str) -> Group:
         """The group of a model; the implicit one, with its members, for a model in none."""

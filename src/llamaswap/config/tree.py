@@ -199,7 +199,8 @@ class _Composer:
         if name in self.open_anchors:
             raise _Refused(line, f"alias *{name} stands inside its own anchor &{name}", path)
         if name not in self.anchors:
-            raise _Refused(line, f"unknown anchor: *{name} has no &{name} before it", path)
+            # Not its name: it may be a secret that nobody quoted.
+            raise _Refused(line, "unknown anchor: no &name before this *name; quote a text that begins with *", path)
         return self.anchors[name]
 
     def scalar(self, event: Any, line: int, path: Path) -> Scalar:

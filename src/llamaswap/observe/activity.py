@@ -70,7 +70,7 @@ class Recorder:
         self.listed = config.metrics_max_in_memory
         self.captures.resize(config.capture_buffer_bytes)
         self.flights.keep_bytes = self.captures.keep_bytes
-        self.store.reconfigure(config.store_limits())
+        self.store.reconfigure(config.store_limits(in_memory=self.store.in_memory))
 
     def closed(self, flight: Flight) -> None:
         """A request is over, its client has all of the answer."""

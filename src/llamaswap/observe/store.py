@@ -54,6 +54,8 @@ class Store:
         self._writers = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(1)
         self._failing = False
+        self._damaged = False
+        """Whether that was logged."""
         self._lost = 0
         self._closed = False
         self._next_id = 1
@@ -164,6 +166,9 @@ class Store:
             await self._fill()
             return await trio.to_thread.run_sync(self._database.read, query, *args, limiter=self._readers)
         except sqlite3.Error as error:
+            if not self._damaged and type(error) is sqlite3.DatabaseError:
+                self._damaged = True
+                log.error("the store's file is damaged (%s): move it away, and the next start begins a new one", error)
             raise StoreFailed(f"the store cannot be read: {error}") from error
 
     async def states(self, limit: int, model: str | None = None) -> list[tuple[int, str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from llamaswap.config.settings import StoreLimits
 from llamaswap.errors import ConfigError, Problem
 from llamaswap.observe.entry import Entry, as_row
 from llamaswap.observe.rows import Row
-from llamaswap.observe.store_schema import TABLES, Unfit, migrate
+from llamaswap.observe.store_schema import MIGRATIONS, TABLES, Unfit, migrate, version
 
 BUSY_S = 5.0  # for somebody who looks into the file with a tool of their own
 AT_ONCE = 256  # rows of one statement: it runs without Python's lock, and each time that is taken back the loop waits
@@ -175,36 +176,69 @@ def _connected(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def _opened(path: str) -> sqlite3.Connection:
-    """The file at store.path, made if there is none, in today's format."""
-    shown = f"store.path {path!r}"
+def examine(path: str) -> None:
+    """Raises ConfigError if the file could not be opened; touches nothing. Blocks."""
+    _look_at_place(path)
+    if not Path(path).exists():
+        return
+    connection: sqlite3.Connection | None = None
+    try:
+        # Immutable: else SQLite would put its own files beside it.
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True)
+        if version(connection, MIGRATIONS):
+            _look_for_tables(connection)
+    except (sqlite3.Error, Unfit) as error:
+        raise _unusable(f"{_shown(path)} {_told(error)}") from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _look_at_place(path: str) -> None:
+    """Raises ConfigError if no file can be kept there."""
+    shown = _shown(path)
     if Path(path).is_dir():
         raise _unusable(f"{shown} is a directory, not a file; name the file in it")
+    if Path(path).exists() and not Path(path).is_file():
+        raise _unusable(f"{shown} is no regular file; name one that is, or that is not there yet")
     parent = Path(path).absolute().parent
     if not parent.is_dir():
         raise _unusable(f"{shown} is not writable: there is no directory {str(parent)!r}; create it")
+    for place in (parent, Path(path)):  # SQLite keeps files of its own beside it
+        if place.exists() and not os.access(place, os.W_OK):
+            raise _unusable(f"{shown} is not writable: no permission to write to {str(place)!r}")
+
+
+def _shown(path: str) -> str:
+    return f"store.path {path!r}"
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    """The file at store.path, made if there is none, in today's format."""
+    _look_at_place(path)
     connection: sqlite3.Connection | None = None
     try:
         connection = _connected(path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         migrate(connection)
-        for name in _missing_tables(connection):
-            raise Unfit(f"is damaged: it has no table {name!r}; move it away to begin a new one")
+        _look_for_tables(connection)
+        for table in TABLES:
+            connection.execute(f"SELECT * FROM {table} ORDER BY id DESC LIMIT 1").fetchone()  # readable at all
         return connection
     except (sqlite3.Error, Unfit) as error:
         if connection is not None:
             connection.close()
-        raise _unusable(f"{shown} {_told(error)}") from error
+        raise _unusable(f"{_shown(path)} {_told(error)}") from error
 
 
-def _missing_tables(connection: sqlite3.Connection) -> Iterator[str]:
+def _look_for_tables(connection: sqlite3.Connection) -> None:
+    """Raises Unfit if one is missing."""
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for table in TABLES:
         if table not in there:
-            yield table
-        else:
-            connection.execute(f"SELECT * FROM {table} ORDER BY id DESC LIMIT 1").fetchone()  # readable at all
+            raise Unfit(f"is damaged: it has no table {table!r}; move it away to begin a new one")
 
 
 def _told(error: Exception) -> str:

@@ -75,17 +75,8 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] 
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _number(connection, "user_version")
-        owner = _number(connection, "application_id")
-        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if owner != APPLICATION_ID and not (owner == 0 and version == 0 and empty):
-            raise Unfit("is the database of another program; name a file of its own")
-        if version > len(migrations):
-            raise Unfit(
-                f"was written by a newer version of llamaswap (its format is {version}, this one reads up to"
-                f" {len(migrations)}); use that version, or name another file"
-            )
-        for number, statements in enumerate(migrations[version:], version + 1):
+        has = version(connection, migrations)
+        for number, statements in enumerate(migrations[has:], has + 1):
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
@@ -94,6 +85,21 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] 
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def version(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> int:
+    """How many of the migrations it has had. Raises Unfit as `migrate` does."""
+    has = _number(connection, "user_version")
+    owner = _number(connection, "application_id")
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if owner != APPLICATION_ID and not (owner == 0 and has == 0 and empty):
+        raise Unfit("is the database of another program; name a file of its own")
+    if has > len(migrations):
+        raise Unfit(
+            f"was written by a newer version of llamaswap (its format is {has}, this one reads up to"
+            f" {len(migrations)}); use that version, or name another file"
+        )
+    return has
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

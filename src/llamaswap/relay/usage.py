@@ -353,7 +353,8 @@ def _error(answer: Finished) -> str:
             try:
                 message = _message(json.loads(data))
             except (ValueError, RecursionError):
-                message = ""
+                is_text = answer.content_type.startswith("text/plain")
+                message = data[: 4 * ERROR_CHARS].decode("utf-8", "replace").strip() if is_text else ""
             if message:
                 return message[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
     try:

@@ -76,7 +76,7 @@ class Feed:
         self._flush()  # so that nobody hears of it again
         state = self._state
         logs = [log.since(seen.get(log.source)) for log in self._logs]
-        activity = self._activity.since(seen.get(ActivitySource.SOURCE))
+        activity = self._activity.since(seen.get(ActivitySource.SOURCE), state.recorder.listed)
         return [
             *(event for event in logs if event is not None),
             Event(message("modelStatus", model_status(state))),

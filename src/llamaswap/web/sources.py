@@ -264,9 +264,9 @@ class ActivitySource:
         parts = [message("activity", {"id": id}) for id, _ in rows]
         return Event(b"".join([*parts, self._metrics(rows)]), self.SOURCE, rows[-1][0])
 
-    def since(self, seen: int | None) -> Event | None:
-        """The rows after `seen` (a mark), or all that are remembered; None if there are none."""
-        rows = [(id, row) for id, row in self._rows if seen is None or id > seen]
+    def since(self, seen: int | None, most: int) -> Event | None:
+        """The rows after `seen` (a mark), or the last that are remembered, `most` of them; None if there are none."""
+        rows = [(id, row) for id, row in self._rows if seen is None or id > seen][-most:]
         if not rows:
             return None
         last = rows[-1][0]
