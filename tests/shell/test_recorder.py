@@ -20,9 +20,11 @@ from llamaswap.config import loads
 from llamaswap.config.settings import StoreLimits
 from llamaswap.observe import flights as flights_module
 from llamaswap.observe.activity import PAUSE_S, SLICE, Recorder
-from llamaswap.observe.answer import BROKEN, LEFT
+from llamaswap.observe.answer import BROKEN, LEFT, finished
 from llamaswap.observe.captures import Captures
+from llamaswap.observe.entry import Entry
 from llamaswap.observe.flights import HEAD_BYTES, Flights
+from llamaswap.observe.rows import Row
 from llamaswap.observe.store import Store
 from llamaswap.observe.store_query import PageQuery
 from llamaswap.relay.response import Answer
@@ -151,6 +153,48 @@ async def test_the_session_is_told_if_the_client_names_one(
     land(flights, headers=headers)
     [record] = await records(recorder)
     assert record.get("metadata") == (None if session is None else {"session_id": session})
+
+
+async def test_a_row_says_what_was_configured_when_its_request_ended(flights: Flights, recorder: Recorder) -> None:
+    """Though it may be made much later."""
+    model = "models: {m: {proxy: 'http://x'}}"
+    for session, priority in (("X-One", 7), ("X-Two", 8)):
+        fifo = f"routing: {{scheduler: {{settings: {{fifo: {{priority: {{m: {priority}}}}}}}}}}}"
+        recorder.reconfigure(loads(f"{model}\nui: {{activity: {{session_id: [{session}]}}}}\n{fifo}"))
+        land(flights, headers=((b"X-One", b"1"), (b"X-Two", b"2")))
+    newest, oldest = await records(recorder)
+    assert oldest["metadata"] == {"fifo_priority": "7", "session_id": "1"}
+    assert newest["metadata"] == {"fifo_priority": "8", "session_id": "2"}
+
+
+async def test_rows_hold_no_more_of_their_requests_than_captures_do(flights: Flights, recorder: Recorder) -> None:
+    """Else a thousand rows that nobody asked for would hold a thousand bodies."""
+    land(flights, body=b"x" * 300_000)
+    land(flights, headers=((b"X-Large", b"x" * 50_000),))
+    land(flights, status=500)
+    land(flights)
+    await recorder.flush()
+    large, headers, failed, small = recorder.store._unasked
+    assert isinstance(large, Row) and isinstance(headers, Row) and isinstance(failed, Row)
+    assert isinstance(small, Entry) and recorder.captures._kept[3] is small.request
+    assert [record["id"] for record in await records(recorder)] == [4, 3, 2, 1]
+
+
+async def test_another_path_for_the_store_changes_nothing_for_the_one_that_is_open(
+    flights: Flights, recorder: Recorder, tmp_path: Path
+) -> None:
+    """A store in memory keeps its small limit, one in a file its rows, until the next start."""
+    model = "models: {m: {proxy: 'http://x'}}"
+    recorder.reconfigure(loads(f"{model}\nmetricsMaxInMemory: 5\nstore: {{path: x.db}}"))
+    for _ in range(9):
+        land(flights)
+    assert len(await records(recorder)) == 5
+    filed = Recorder(Flights(), Store(str(tmp_path / "x.db"), StoreLimits(keep_activity=100)), read)
+    filed.reconfigure(loads(f"{model}\nmetricsMaxInMemory: 5"))
+    for _ in range(9):
+        land(filed.flights)
+    assert len(await records(filed)) == 9
+    filed.close()
 
 
 async def test_listeners_hear_of_rows_and_then_of_ids(flights: Flights, recorder: Recorder) -> None:
@@ -303,6 +347,27 @@ async def test_the_oldest_captures_make_room(flights: Flights, recorder: Recorde
     assert not any(record["has_capture"] for record in await records(recorder))
     assert recorder.captures.size_bytes == 0
     assert flights.keep_bytes == HEAD_BYTES
+
+
+async def test_captures_of_ids_that_do_not_follow(flights: Flights, recorder: Recorder) -> None:
+    """Switched off and on again, and rows beside them that have none."""
+    captures = recorder.captures
+    land(flights)
+    await recorder.flush()
+    captures.resize(0)
+    land(flights)
+    await recorder.flush()
+    assert (len(captures), captures.size_bytes) == (0, 0) and not captures._kept
+    captures.resize(1 << 20)
+    land(flights)
+    await recorder.flush()
+    assert [id in captures for id in (1, 2, 3, 4)] == [False, False, True, False]
+    size = captures.size_bytes
+    assert captures.add(4, [None, captures.made(finished(fly(flights)))]) == []
+    assert [id in captures for id in (3, 4, 5)] == [True, False, True] and len(captures) == 2
+    assert captures.size_bytes == 2 * size
+    captures.resize(1)
+    assert (len(captures), captures.size_bytes) == (0, 0)
 
 
 async def test_pictures_in_json_are_left_out(flights: Flights, recorder: Recorder) -> None:

@@ -244,15 +244,18 @@ async def test_a_disk_that_refuses(
         pages = writer.execute("PRAGMA page_count").fetchone()[0]
         writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to have a full disk
         long = row(error_msg="x" * 100_000)
+        tags: list[object] = []
+        store.on_stored.append(lambda first, rows: tags.extend(tag for _, tag in rows))
         for _ in range(2):
-            store.add_row(long)
-            store.add_row(long)
+            store.add_row(long, "a capture")
+            store.add_row(long, "a capture")
             await store.flush(again=True)
         assert len(caplog.records) == 1 and "full" in caplog.text
         writer.execute("PRAGMA max_page_count = 1000000")
         await store.flush(again=True)
         assert len(caplog.records) == 2 and "1 requests are missing" in caplog.text
         assert await ids(store) == [1, 2, 3]
+        assert tags == [None] * 3, "what waits for hours is the rows alone"
 
 
 async def test_a_disk_that_has_room_again_is_written_to_though_nothing_happens_any_more(

@@ -474,6 +474,18 @@ async def test_finished_requests_of_an_earlier_run(autojump_clock: MockClock) ->
         nursery.cancel_scope.cancel()
 
 
+async def test_a_snapshot_has_no_rows_that_the_older_list_has_not(autojump_clock: MockClock) -> None:
+    state = make_state()
+    state.recorder.listed = 3
+    async with following(state) as rig:
+        for _ in range(7):
+            state.recorder.store.add_row(a_row())
+        await state.recorder.store.flush()
+        with state.hub.subscribe() as late:
+            type, rows = (await rig.told(late))[-1]
+        assert type == "metrics" and [row["id"] for row in rows] == [5, 6, 7]
+
+
 async def test_of_a_flood_of_finished_requests_the_last_are_told(autojump_clock: MockClock) -> None:
     async with following() as rig:
         for _ in range(5000):

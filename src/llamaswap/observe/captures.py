@@ -183,6 +183,8 @@ class Captures:
 
         The ids of those whose compression may be worth the work.
         """
+        if not self.enabled:
+            return []
         if first != self._first + len(self._kept):
             self._kept.clear()
             self._sizes.clear()
