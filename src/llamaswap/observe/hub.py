@@ -20,7 +20,7 @@ import trio
 
 BUFFER_EVENTS = 1024  # as llama-swap
 BUFFER_BYTES = 1 << 20  # several snapshots' worth; the events are shared by all who still have to read them
-DELIVERIES_PER_S = 80  # to all subscribers together, one by one: with many of them, each gets more at a time
+DELIVERIES_PER_S = 40  # to all subscribers together, one by one: with many of them, each gets more at a time
 LEAST_PAUSE_S = 0.05  # between two deliveries to one subscriber: fluent to the eye
 
 

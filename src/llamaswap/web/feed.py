@@ -152,7 +152,7 @@ class Feed:
             self._hub.send(self._progress())
 
     def _flush_requests(self) -> None:
-        event = self._requests.news()
+        event = self._requests.news() if self._hub.followed else None
         if event is not None:
             self._hub.send(event)
 

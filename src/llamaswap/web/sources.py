@@ -31,7 +31,8 @@ BYTES_PAUSE_S = 0.25  # between two events about one request's bytes, as llama-s
 BYTES_COST_S = 0.002  # added to that pause per request under way: a thousand streams are told less often
 TOLD_PER_S = 1500  # of those events, to all followers together: many followers of many streams are told less often
 TOLD_AT_ONCE = 16  # of them; every token waits meanwhile
-SHORT_S = 0.1  # a request that is over sooner is not told: of thousands a second nobody sees any
+SHORT_S = 0.05  # a request that is over this soon after it was seen first is not told: of thousands nobody sees any
+LOOK_PAUSE_S = 0.05  # between two looks at requests, besides what `Feed` waits after each
 ROWS_KEPT = 250  # finished requests in a snapshot; /api/metrics has the others
 ROWS_TOLD = 20  # of those stored together; at such a rate nobody can follow each of them
 
@@ -127,63 +128,67 @@ class _Shown:
 
 
 class RequestSource:
-    """The requests under way as a source of events."""
+    """The requests under way as a source of events.
+
+    They are looked at by and by, so that thousands a second which nobody would see cost nothing on their way.
+    """
 
     def __init__(self, state: AppState, ring: Callable[[], None]) -> None:
         self._state = state
         self._ring = ring
-        self._came: dict[int, tuple[Flight, float]] = {}
-        self._went: list[int] = []
+        self._seen: dict[int, float] = {}
+        """Those that are not told yet, and since when they are known."""
         self._shown: dict[int, _Shown] = {}
         """By id; the longer ago one was told, the earlier."""
         self._more = False
         """Whether some were left for the next look."""
+        self._idle = True
+        """There is nothing to look at before somebody rings."""
 
     def attach(self) -> None:
-        flights = self._state.flights
-        self._shown = {flight.id: _Shown(flight) for flight in flights}
-        flights.on_open.append(self._opened)
-        flights.on_close.append(self._closed)
+        self._shown = {flight.id: _Shown(flight) for flight in self._state.flights}
+        self._listen(True)
 
     def detach(self) -> None:
-        flights = self._state.flights
-        flights.on_open.remove(self._opened)
-        flights.on_close.remove(self._closed)
-        self._came.clear()
-        self._went.clear()
+        self._listen(False)
+        self._idle = True
+        self._seen.clear()
         self._shown.clear()
 
-    def _opened(self, flight: Flight) -> None:
-        if not self._came:
-            self._ring()  # else somebody looks again by `pause_s`
-        self._came[flight.id] = flight, trio.current_time()
+    def _listen(self, wanted: bool) -> None:
+        """For the first request after a quiet time."""
+        listeners = self._state.flights.on_open
+        if wanted != (self._opened in listeners):
+            (listeners.append if wanted else listeners.remove)(self._opened)
 
-    def _closed(self, flight: Flight) -> None:
-        if self._came.pop(flight.id, None) is None:
-            self._went.append(flight.id)
-            self._ring()
+    def _opened(self, flight: Flight) -> None:
+        self._ring()
 
     @property
     def pause_s(self) -> float:
         """Until they are to be looked at again; infinite if there are no requests."""
-        if self._more:
-            return 0.0
-        if self._came:
-            return SHORT_S
-        return self._bytes_pause_s() if self._shown else inf
+        return inf if self._idle else 0.0 if self._more else LOOK_PAUSE_S
 
     def _bytes_pause_s(self) -> float:
         return BYTES_PAUSE_S + len(self._shown) * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S)
 
     def news(self) -> Event | None:
         """Who came and went, and how far the others have come if that is due, of TOLD_AT_ONCE; next time of more."""
-        parts = [message("inflight", {"operation": "remove", "id": id}) for id in self._went if self._shown.pop(id, 0)]
-        self._went.clear()
-        now = trio.current_time()
-        for id, (flight, at) in list(self._came.items()):
-            if now >= at + SHORT_S:
-                del self._came[id]
-                self._shown[id] = _Shown(flight)
+        flights, now = self._state.flights, trio.current_time()
+        gone = [id for id in self._shown if flights.get(id) is None]
+        for id in gone:
+            del self._shown[id]
+        parts = [message("inflight", {"operation": "remove", "id": id}) for id in gone]
+        seen, self._seen = self._seen, {}
+        for flight in flights:
+            if flight.id not in self._shown:
+                since = seen.get(flight.id, now)
+                if now >= since + SHORT_S:
+                    self._shown[flight.id] = _Shown(flight)
+                else:
+                    self._seen[flight.id] = since
+        self._idle = not self._seen and not self._shown
+        self._listen(self._idle)
         pause_s = self._bytes_pause_s()
         due: list[_Shown] = []
         self._more = False
