@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from llamaswap.observe.answer import Finished
+from llamaswap.observe.entry import ERROR_CHARS
 from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
-from llamaswap.relay.usage import ERROR_CHARS, read
+from llamaswap.relay.usage import read
 
 JSON, EVENTS = "application/json", "text/event-stream; charset=utf-8"
 TIMINGS = {

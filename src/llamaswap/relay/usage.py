@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -20,13 +19,12 @@ from msgspec.structs import replace
 from llamaswap.observe.answer import Finished, body, dechunk
 from llamaswap.observe.flights import HEAD_BYTES, TAIL_BYTES
 from llamaswap.observe.rows import NO_TOKENS, UNKNOWN, Tokens
+from llamaswap.relay.complaint import error_of, stream_error
 
 WHOLE_BYTES = 65536  # of an answer that is read as a whole: its text is only skipped
 NEAR_END_BYTES = 4096  # where they stand in all but the largest last events
 OBJECT_BYTES = 16384  # the longest of them
 TRIES = 16  # `"usage": null` in this many of the last events
-ERROR_BYTES = 65536  # of an error's body
-ERROR_CHARS = 500
 MOST = 2**53  # beyond, a number is no count
 
 Found = dict[str, Any]
@@ -101,7 +99,7 @@ def read(answer: Finished) -> tuple[Tokens, str]:
 
 def _read(answer: Finished) -> tuple[Tokens, str]:
     if not 200 <= answer.status < 400:
-        return NO_TOKENS, _error(answer)
+        return NO_TOKENS, error_of(answer)
     if "json" not in answer.content_type and "event-stream" not in answer.content_type:
         return NO_TOKENS, ""
     if answer.encoding not in ("", "identity"):
@@ -110,7 +108,7 @@ def _read(answer: Finished) -> tuple[Tokens, str]:
             return NO_TOKENS, ""
         answer = replace(answer, kept=decoded, chunked=False)
     near = answer.end(NEAR_END_BYTES)
-    error = _stream_error(near, answer) if "event-stream" in answer.content_type else ""
+    error = stream_error(near, answer) if "event-stream" in answer.content_type else ""
     told = _last_told(near, answer)
     return (told if told is not None else _found(near, answer)), error
 
@@ -343,56 +341,3 @@ def _cached(usage: Found) -> int:
         return _count(usage["cache_read_input_tokens"])
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     return _count(details.get("cached_tokens")) if isinstance(details, dict) else UNKNOWN
-
-
-def _error(answer: Finished) -> str:
-    """The message of an error's body, else the status in words."""
-    if answer.kept and not answer.tail:
-        data = body(answer)
-        if data and len(data) <= ERROR_BYTES:
-            try:
-                message = _message(json.loads(data))
-            except (ValueError, RecursionError):
-                is_text = answer.content_type.startswith("text/plain")
-                message = data[: 4 * ERROR_CHARS].decode("utf-8", "replace").strip() if is_text else ""
-            if message:
-                return message[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
-    try:
-        return f"{answer.status} {HTTPStatus(answer.status).phrase}"
-    except ValueError:
-        return f"HTTP {answer.status}" if answer.status else ""
-
-
-def _stream_error(near: bytes, answer: Finished) -> str:
-    """The error that a stream ends with: its status was out before there was one."""
-    last = near.rfind(b"\ndata: {")
-    if near.find(b"\n", last + 1) < 0:
-        last = 0  # it was cut, the one before counts
-    if near.find(b"error", max(0, last)) < 0:
-        return ""  # nobody's chunks end within the word
-    if answer.chunked:
-        whole = not answer.tail and len(near) == answer.kept_bytes
-        near = dechunk(near, from_start=whole) or dechunk(near, from_start=False) or near
-    for line in reversed(near.splitlines()):
-        if not line.startswith((b"data:", b"error:")):
-            continue
-        kind, _, data = line.partition(b":")
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            continue  # [DONE], or a line that was cut
-        if kind == b"data" and not (isinstance(value, dict) and value.get("error")):
-            return ""
-        message = _message(value)[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
-        return message or "the stream ended with an error"
-    return ""
-
-
-def _message(value: Any) -> str:
-    if not isinstance(value, dict):
-        return ""
-    error, detail = value.get("error"), value.get("detail")
-    if isinstance(detail, list) and detail:
-        detail = detail[0].get("msg") if isinstance(detail[0], dict) else detail[0]  # FastAPI's list of them
-    candidates = [error.get("message") if isinstance(error, dict) else error, value.get("message"), detail]
-    return next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), "")
