@@ -112,8 +112,10 @@ class NotStarted(SwapError):
     """The model did not become ready.
 
     `summary` is one line; the message adds `output`, the process's last lines, if there was a process.
-    `exit_code`: -N for signal N; None if it did not exit by itself.
+    `exit_code`: -N for signal N; None if it did not exit by itself. `after_s`: how long it was starting.
     """
+
+    after_s = 0.0
 
     def __init__(self, summary: str, *, exit_code: int | None = None, output: str | None = None) -> None:
         said = "" if output is None else f"; last output:\n{output}" if output else "; it printed nothing"

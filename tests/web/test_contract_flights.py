@@ -90,6 +90,7 @@ async def test_an_error_of_ours_is_told(door: str) -> None:
         assert (await client.response()).status == 502
         await world.until(lambda: bool(closed))
         assert finished(closed[0]).status == 502
+        assert closed[0].load_s > 0, "it waited for its model, not in the queue"
         assert "exited with code 7" in closed[0].error
 
 

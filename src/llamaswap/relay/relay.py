@@ -14,6 +14,7 @@ from llamaswap.errors import (
     Conflict,
     ModelNotFound,
     ModelUnloaded,
+    NotStarted,
     ShuttingDown,
     StartFailed,
     SwapError,
@@ -259,6 +260,8 @@ class Relay:
                     raise await self._told_twice(upstream, outcome)
                 retried = True
             except SwapError as error:
+                if isinstance(error, NotStarted) and error.after_s > 0:
+                    flight.load_s = min(error.after_s, trio.current_time() - lease.submitted_at)
                 if not ex.started:
                     raise
                 # Loading frames are out: the error goes into the stream, which then ends in order.

@@ -59,6 +59,8 @@ class Run:
         if self.told:
             return
         self.told = True
+        if error is not None:
+            error.after_s = trio.current_time() - self.upstream.begun
         model_id, reason = self.upstream.model.id, self.upstream.stopped_by
         if reason is not None:
             observers.stopped(model_id, reason, self.stopped_for)
