@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from llamaswap.config.settings import Capabilities, ModelConfig
 from llamaswap.observe.flights import Flight, Flights
-from llamaswap.observe.hub import BUFFER_EVENTS, Subscription
+from llamaswap.observe.hub import BUFFER_EVENTS, Event, Subscription
 from llamaswap.observe.logs import HISTORY_BYTES
 from llamaswap.observe.rows import Row, Tokens
 from llamaswap.relay.response import Answer
@@ -404,27 +404,70 @@ async def test_a_thousand_streams_are_told_less_often(autojump_clock: MockClock)
         assert 3000 <= upserts <= 5000
 
 
-async def test_many_that_come_at_once_are_told_by_and_by(autojump_clock: MockClock) -> None:
+async def test_many_that_come_at_once_are_told_by_and_by(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one go they would hold up every token; none is forgotten, nor is one told twice."""
     async with following() as rig:
+        events: list[Event] = []
+        hub_send = rig.state.hub.send
+
+        def send(event: Event) -> None:
+            events.append(event)
+            hub_send(event)
+
+        monkeypatch.setattr(rig.state.hub, "send", send)
         flights = [opened(rig.flights) for _ in range(100)]
-        looks = await looked(rig)
-        assert [id for ids in looks for id in ids] == [flight.id for flight in flights]
-        assert max(map(len, looks)) <= TOLD_AT_ONCE
+        assert await upserts(rig) == [flight.id for flight in flights]
         for flight in reversed(flights):
             flight.add(b"x")
-        looks = await looked(rig)
-        assert sorted(id for ids in looks for id in ids) == [flight.id for flight in flights]
-        assert max(map(len, looks)) <= TOLD_AT_ONCE
+        assert sorted(await upserts(rig)) == [flight.id for flight in flights]
+        assert max(event.payload.count(b"upsert") for event in events) <= TOLD_AT_ONCE
 
 
-async def looked(rig: Rig) -> list[list[int]]:
-    """The ids of the requests that are told of in five seconds, by event stream's chunks."""
-    looks: list[list[int]] = []
+async def upserts(rig: Rig) -> list[int]:
+    """The ids of the requests that are told of in five seconds."""
+    ids: list[int] = []
     with trio.move_on_after(5):
         while True:
-            looks.append([data["request"]["id"] for type, data in await rig.told() if type == "inflight"])
-    return looks
+            ids += [data["request"]["id"] for type, data in await rig.told() if type == "inflight"]
+    return ids
+
+
+async def test_whoever_is_new_goes_before_the_progress_of_others(autojump_clock: MockClock) -> None:
+    """Among hundreds that come and go: told soon, and gone only if it was told."""
+    async with following() as rig:
+        come: dict[int, float] = {}
+        known = set[int]()
+        late: list[float] = []
+
+        async def request() -> None:
+            flight = opened(rig.flights)
+            come[flight.id] = trio.current_time()
+            for _ in range(20):
+                await trio.sleep(0.05)
+                flight.add(b"x")
+            rig.flights.close(flight)
+
+        async def requests(nursery: trio.Nursery) -> None:
+            for _ in range(2000):
+                nursery.start_soon(request)
+                await trio.sleep(0.0025)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(requests, nursery)
+            with trio.move_on_after(8):
+                while True:
+                    for type, data in await rig.told():
+                        if type != "inflight":
+                            continue
+                        if data["operation"] == "remove":
+                            known.remove(data["id"])
+                        elif (id := data["request"]["id"]) not in known:
+                            known.add(id)
+                            late.append(trio.current_time() - come[id])
+        assert len(late) == len(come) == 2000 and not known
+        assert max(late) < 0.4
 
 
 async def test_a_model_that_is_gone_from_the_configuration(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from math import inf
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,7 +21,8 @@ import trio
 
 BUFFER_EVENTS = 1024  # as llama-swap
 BUFFER_BYTES = 1 << 20  # several snapshots' worth; the events are shared by all who still have to read them
-DELIVERIES_PER_S = 40  # to all subscribers together, one by one: with many of them, each gets more at a time
+DELIVERIES_PER_S = 40  # to all subscribers together, spread over time: with many of them, each gets more at a time
+GOLDEN = 0.6180339887498949
 LEAST_PAUSE_S = 0.05  # between two deliveries to one subscriber: fluent to the eye
 
 
@@ -47,8 +49,12 @@ def message(type: str, data: object) -> bytes:
 class Subscription:
     """One who follows; a context manager. One task at a time may receive."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, place: float) -> None:
         self._hub = hub
+        self._place = place
+        """When it is served among all, from 0 to 1."""
+        self._fresh = True
+        """It has got nothing yet."""
         self._pending: deque[Event] = deque()
         self._bytes = 0
         self._behind = True
@@ -63,14 +69,15 @@ class Subscription:
         """All messages since the last call; at first, and whenever it has fallen behind, a snapshot.
 
         Waits if there are none, and but for the first time a little in any case: so that many come at a time,
-        and that others have their turns before it or after, not in the same moment. Cancelled, it loses
-        nothing. Raises trio.EndOfChannel once it is closed.
+        and that others are not served in the same moment. Cancelled, it loses nothing. Raises trio.EndOfChannel
+        once it is closed.
         """
         with trio.move_on_at(self._next_at):
             await self._gone.wait()
-        await self._wakeup.wait()
-        if self._next_at > -inf:
-            with trio.move_on_at(self._hub._turn()):
+        if not self._wakeup.is_set():
+            await self._wakeup.wait()  # as all do who have nothing left to read, and are woken by the same event
+            self._next_at = trio.current_time() + self._place * self._hub.spread_s
+            with trio.move_on_at(self._next_at):
                 await self._gone.wait()
         if self.closed:
             raise trio.EndOfChannel
@@ -85,7 +92,11 @@ class Subscription:
         self._pending.clear()
         self._bytes = 0
         self._wakeup = trio.Event()
-        self._next_at = trio.current_time() + self._hub.pause_s
+        pause_s = self._hub.pause_s
+        if self._fresh:  # others may have come with it
+            self._fresh = False
+            pause_s = LEAST_PAUSE_S + self._place * (pause_s - LEAST_PAUSE_S)
+        self._next_at = trio.current_time() + pause_s
         return data
 
     def _push(self, event: Event) -> None:
@@ -131,7 +142,7 @@ class Hub:
     def __init__(self) -> None:
         self._subscribers: list[Subscription] = []
         self._closed = False
-        self._next_turn = -inf
+        self._numbers = count()
         self.snapshot: Callable[[Mapping[str, int]], Sequence[Event]] = lambda seen: ()
         """How things stand. `seen`: the marks of what this subscriber has read already; empty at first."""
         self.on_first: Callable[[], None] = lambda: None
@@ -153,7 +164,8 @@ class Hub:
 
     def subscribe(self) -> Subscription:
         """Follow. Close it (`with`). After `close` it is closed already."""
-        subscription = Subscription(self)
+        # Multiples of the golden ratio are far from each other, however many there are.
+        subscription = Subscription(self, next(self._numbers) * GOLDEN % 1.0)
         if self._closed:
             subscription._gone.set()
             return subscription
@@ -182,19 +194,16 @@ class Hub:
         self.publish("configReload", result)
         self.on_reload()
 
-    def _turn(self) -> float:
-        """When the next delivery may be made, by Trio's clock: those who wait for the same event get it one by one.
-
-        Fifty at once would hold up every token by as many deliveries.
-        """
-        turn = max(trio.current_time(), self._next_turn)
-        self._next_turn = turn + 1 / DELIVERIES_PER_S
-        return turn
-
     @property
     def pause_s(self) -> float:
         """Between two deliveries to one subscriber, by how many there are."""
         return max(LEAST_PAUSE_S, len(self._subscribers) / DELIVERIES_PER_S)
+
+    @property
+    def spread_s(self) -> float:
+        """From the first delivery of an event that all have waited for to the last: fifty at once would hold up every
+        token by as many deliveries."""
+        return (len(self._subscribers) - 1) / DELIVERIES_PER_S
 
     def close(self) -> None:
         """End all streams, now and in future: the server stops."""

@@ -21,6 +21,7 @@ LOG_PAUSE_S = 0.1  # between two events of one log
 LOG_BYTES_PER_S = 128 << 10  # and longer after much text: a thousand lines a second are for nobody to read
 MODEL_PAUSE_S = 0.02  # between two events about models
 REQUEST_PAUSE_S = 0.05  # between two looks at what came and went
+MORE_PAUSE_S = 0.01  # if that was not all
 PROGRESS_PAUSE_S = 1.0
 
 
@@ -173,7 +174,7 @@ class Feed:
             with trio.move_on_after(self._requests.pause_s):
                 await self._request_bell.wait()
             self._flush_requests()
-            await trio.sleep(REQUEST_PAUSE_S)
+            await trio.sleep(MORE_PAUSE_S if self._requests.more else REQUEST_PAUSE_S)
 
     async def _tell_progress(self) -> None:
         """Loads, queues and ttls go on without a change of state."""

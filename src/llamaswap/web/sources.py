@@ -107,12 +107,22 @@ def _whole_characters(data: bytes) -> int:
 class _Shown:
     """What followers know of one request."""
 
-    __slots__ = ("at", "fixed", "flight", "response_headers", "told")
+    __slots__ = ("at", "fixed", "flight", "known", "response_headers", "told")
 
     def __init__(self, flight: Flight) -> None:
-        exchange = flight.exchange
         self.flight = flight
-        self.fixed: Record = {
+        self.fixed: Record = {}
+        """What of it does not change; empty until it is wanted."""
+        self.response_headers: dict[str, str] = {}
+        self.at = 0.0
+        self.told: object = None
+        self.known = False
+        """Whether anybody has been told, be it in a snapshot."""
+
+    def describe(self) -> Record:
+        """What of it does not change."""
+        flight, exchange = self.flight, self.flight.exchange
+        return {
             "id": flight.id,
             "timestamp": rfc3339(int(flight.timestamp * 1000)),
             "model": flight.model,
@@ -122,9 +132,6 @@ class _Shown:
             "req_headers": shown_headers(exchange.headers),
             "remote_ip": exchange.client,
         }
-        self.response_headers: dict[str, str] = {}
-        self.at = 0.0
-        self.told: object = None
 
 
 class RequestSource:
@@ -140,7 +147,7 @@ class RequestSource:
         """Those that are not told yet, and since when they are known."""
         self._shown: dict[int, _Shown] = {}
         """By id; the longer ago one was told, the earlier."""
-        self._more = False
+        self.more = False
         """Whether some were left for the next look."""
         self._idle = True
         """There is nothing to look at before somebody rings."""
@@ -151,7 +158,7 @@ class RequestSource:
 
     def detach(self) -> None:
         self._listen(False)
-        self._idle = True
+        self._idle, self.more = True, False
         self._seen.clear()
         self._shown.clear()
 
@@ -167,7 +174,7 @@ class RequestSource:
     @property
     def pause_s(self) -> float:
         """Until they are to be looked at again; infinite if there are no requests."""
-        return inf if self._idle else 0.0 if self._more else LOOK_PAUSE_S
+        return inf if self._idle else 0.0 if self.more else LOOK_PAUSE_S
 
     def _bytes_pause_s(self) -> float:
         return BYTES_PAUSE_S + len(self._shown) * (BYTES_COST_S + self._state.hub.followers / TOLD_PER_S)
@@ -175,10 +182,10 @@ class RequestSource:
     def news(self) -> Event | None:
         """Who came and went, and how far the others have come if that is due, of TOLD_AT_ONCE; next time of more."""
         flights, now = self._state.flights, trio.current_time()
-        gone = [id for id in self._shown if flights.get(id) is None]
-        for id in gone:
+        gone = [(id, shown) for id, shown in self._shown.items() if flights.get(id) is None]
+        for id, _ in gone:
             del self._shown[id]
-        parts = [message("inflight", {"operation": "remove", "id": id}) for id in gone]
+        parts = [message("inflight", {"operation": "remove", "id": id}) for id, shown in gone if shown.known]
         seen, self._seen = self._seen, {}
         for flight in flights:
             if flight.id not in self._shown:
@@ -190,24 +197,28 @@ class RequestSource:
         self._idle = not self._seen and not self._shown
         self._listen(self._idle)
         pause_s = self._bytes_pause_s()
-        due: list[_Shown] = []
-        self._more = False
+        fresh, moved = [], []
         for shown in self._shown.values():
-            flight = shown.flight
-            how = (flight.received, flight.granted_at, self._loading(flight))
-            if how != shown.told and (shown.told is None or now >= shown.at + pause_s):
-                if len(due) == TOLD_AT_ONCE:
-                    self._more = True
-                    break
-                shown.told, shown.at = how, now
-                due.append(shown)
-        for shown in due:
+            if shown.told is None:
+                fresh.append(shown)
+            elif now >= shown.at + pause_s and self._how(shown.flight) != shown.told:
+                moved.append(shown)
+        due = fresh + moved  # whoever is new goes first
+        self.more = len(due) > TOLD_AT_ONCE
+        for shown in due[:TOLD_AT_ONCE]:
+            shown.told, shown.at, shown.known = self._how(shown.flight), now, True
             parts.append(message("inflight", {"operation": "upsert", "request": self._entry(shown)}))
             self._shown[shown.flight.id] = self._shown.pop(shown.flight.id)
         return Event(b"".join(parts)) if parts else None
 
+    def _how(self, flight: Flight) -> object:
+        """How far it has come."""
+        return flight.received, flight.granted_at, self._loading(flight)
+
     def snapshot(self) -> Event:
         entries = [self._entry(shown) for _, shown in sorted(self._shown.items())]
+        for shown in self._shown.values():
+            shown.known = True
         data = {"operation": "snapshot", "requests": entries} if entries else {"operation": "snapshot"}
         return Event(message("inflight", data))
 
@@ -216,6 +227,8 @@ class RequestSource:
 
     def _entry(self, shown: _Shown) -> Record:
         flight = shown.flight
+        if not shown.fixed:
+            shown.fixed = shown.describe()
         if flight.response_headers and not shown.response_headers:
             shown.response_headers = shown_headers(flight.response_headers)
         stage, queue_s, load_s = str(flight.stage), flight.queue_s, flight.load_s
