@@ -119,11 +119,40 @@ def test_a_file_that_cannot_be_read_is_no_way_around_it(bad: str) -> None:
         ("DB_PASS=hush GITHUB_PAT=hush", f"DB_PASS={REDACTED} GITHUB_PAT={REDACTED}"),
         ("auth: hush", f"auth: {REDACTED}"),
         ("run --db-pass hush --path /x --bypass 3", f"run --db-pass {REDACTED} --path /x --bypass 3"),
+        ("hf_key: hush", f"hf_key: {REDACTED}"),
+        ("- accessKey: 'hush' # mine", f"- accessKey: '{REDACTED}' # mine"),
+        ("use_key: true", "use_key: true"),
+        ("private_key: ${env.KEY}", "private_key: ${env.KEY}"),
+        (
+            "AWS_SECRET_ACCESS_KEY=hush run --signing-key hush",
+            f"AWS_SECRET_ACCESS_KEY={REDACTED} run --signing-key {REDACTED}",
+        ),
+        (
+            'curl -H "Authorization: hush" -H "Cookie: sid=hush; b=hush" x',
+            f'curl -H "Authorization: {REDACTED}" -H "Cookie: {REDACTED}" x',
+        ),
+        (r'--config "{\"api_key\": \"hush\", \"n\": 1}"', rf'--config "{{\"api_key\": \"{REDACTED}\", \"n\": 1}}"'),
+        ("token: 'it''s hush'", f"token: '{REDACTED}'"),
+        ("https://me:a@hush@box/x@y", f"https://me:{REDACTED}@box/x@y"),
+        ("apiKeys:\n  # - hush\n  # for all\n  - hush\n", f"apiKeys:\n  # - {REDACTED}\n  # for all\n  - {REDACTED}\n"),
+        (
+            "--eos-token 5 --override-kv tokenizer.ggml.add_bos_token=bool:false",
+            "--eos-token 5 --override-kv tokenizer.ggml.add_bos_token=bool:false",
+        ),
         ("# the second pass 3, author: me, path: /x", "# the second pass 3, author: me, path: /x"),
     ],
 )
 def test_what_follows_a_name(text: str, shown: str) -> None:
     assert Redactor([], Config()).text(text) == shown
+
+
+@pytest.mark.parametrize(
+    "piece", ["${", "$", "{", "a-", "key", "token ", '\\"', "'", '"', "Bearer ", "://a:", "-", "# - ", "\n- "]
+)
+def test_no_text_takes_long(piece: str) -> None:
+    """In work, that is: each of a hundred thousand characters is looked at a few times."""
+    for text in (f"token={piece * 50_000}", f"apiKeys: [{piece * 50_000}", piece * 50_000):
+        Redactor([], Config()).text(text)
 
 
 def test_a_known_secret_that_is_the_beginning_of_another() -> None:

@@ -13,6 +13,7 @@ from llamaswap.observe.redact import is_secret, shown_headers
     [
         "Authorization", "proxy-authorization", "COOKIE", "Set-Cookie", "x-api-key", "api-key", "X-Goog-Api-Key",
         "apiKey", "hf_token", "X-Auth-Token", "client_secret", "password",
+        "accessToken", "X-AuthToken", "x-sessiontoken", "Cf-Access-Jwt-Assertion",
         "X-Forwarded-Authorization", "Authentication", "Ocp-Apim-Subscription-Key", "X-Auth", "x-amz-security-token",
     ],
 )  # fmt: skip
@@ -31,13 +32,28 @@ def test_what_is_no_secret(name: str) -> None:
     ("value", "shown"),
     [
         ("Bearer hush", f"Bearer {REDACTED}"),
-        ("http://me:hush@box/?token=hush&a=1", f"http://me:{REDACTED}@box/?token={REDACTED}"),
-        ("curl/8.5 (basic, no keys)", "curl/8.5 (basic, no keys)"),
+        ("http://me:hush@box/?token=hush&a=1", f"http://me:{REDACTED}@box/?token={REDACTED}&a=1"),
+        ("http://box/?key=hush", f"http://box/?key={REDACTED}"),
+        ("chat, openai-insecure-api-key.hush", f"chat, openai-insecure-api-key.{REDACTED}"),
+        ('<http://box/?token=hush>; rel="next"', f'<http://box/?token={REDACTED}>; rel="next"'),
+        ("a key=value that is none", "a key=value that is none"),
         ("text/event-stream, application/json;q=0.9", "text/event-stream, application/json;q=0.9"),
     ],
 )
 def test_credentials_in_what_others_say(value: str, shown: str) -> None:
     assert shown_headers([(b"x-custom", value.encode())]) == {"X-Custom": shown}
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "WWW-Authenticate"])
+def test_where_there_is_none_nothing_is_taken_out(name: str) -> None:
+    value = 'Basic realm="x", Basic Browser 1.0 (token=ring)'
+    assert shown_headers([(name.encode(), value.encode())]) == {name.title(): value}
+
+
+@pytest.mark.parametrize("piece", ["${", "a", "a-", "token=", "api-key.", "Bearer ", "://a:", "://", "?", "key="])
+def test_no_header_takes_long(piece: str) -> None:
+    for value in (f"token={piece * 50_000}", piece * 50_000):
+        shown_headers([(b"x-a", value.encode())])
 
 
 def test_headers_as_they_are_shown() -> None:

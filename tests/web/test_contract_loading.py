@@ -268,6 +268,8 @@ async def test_an_answer_behind_frames_is_accounted_for(any_door: str) -> None:
         ("400 Bad", b'{"error":{"message":"too long"}}', "client_error", "too long"),
         ("422 Bad", b'{"detail":"missing"}', "client_error", "missing"),
         ("503 Busy", b"later", "upstream_error", "later"),
+        ("400 Bad", b'{"error":{"message":"long","param":"%b"}}' % (b"x" * 5000), "client_error", "long"),
+        ("500 Oops", '{"error":{"message":"wide"}}'.encode("utf-16"), "upstream_error", "answered 500"),
     ],
 )
 async def test_an_error_behind_frames_is_accounted_for(
@@ -282,9 +284,9 @@ async def test_an_error_behind_frames_is_accounted_for(
         await up.answer(body, status=status)
         await rest_of(client)
         await world.until(lambda: bool(closed))
-        request, _, error = accounted(closed)
+        request, _, _ = accounted(closed)
         assert (request.status, request.outcome) == (200, outcome)
-        assert message in error
+        assert message in request.error
 
 
 async def test_a_failed_load_behind_frames_is_no_success(any_door: str) -> None:

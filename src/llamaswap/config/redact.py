@@ -27,21 +27,33 @@ _WORDS = r"(?:api[-_]?keys?|token|secrets?|passw(?:or)?d|passphrase|credentials?
 _SHORT = r"(?:pass|pwd|pat|auth)"  # parts of other words as well
 _PLAIN = r"(?:authori[sz]ation|authentication|cookie)"
 _NAME = re.compile(
-    rf"(?:.*[-_.])?(?:{_WORDS}|{_SHORT}|{_PLAIN})|.*[-_]key|(?-i:[a-z]+(?:Token|Key|Secret|Password|Pass))",
+    rf"(?:.*[-_.])?(?:{_WORDS}|{_SHORT}|{_PLAIN})|.*[-_]key|(?-i:.*[a-z](?:Token|Key|Secret|Password|Pass))",
     re.IGNORECASE,
 )
-_VALUE = r"(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|(?:\$\{[^}\s]*\}|\[REDACTED\]|[^\s\"',\]}])+)"
+# A reference's name is bounded, so that a text full of them that do not end takes no longer than any other.
+_VALUE = (
+    r"(?:\\\"[^\"\\]*\\\"|\"(?:\\.|[^\"\\])*\"|'(?:[^']|'')*'"
+    r"|(?:\$\{[A-Za-z0-9_.-]{0,200}\}|\[REDACTED\]|[^\s\"',\]}\\]|\\(?!\"))+)"
+)
 _LETTER = "[A-Za-z0-9_.-]"
+_GIVEN = r"\\?[\"']?[ \t]*[=:][ \t]*"
 _FOLLOWS = re.compile(
-    rf"((?<!{_LETTER}){_LETTER}*{_WORDS}[\"']?(?:[ \t]*[=:][ \t]*|[ \t]+(?!-))"
-    rf"|(?<!{_LETTER})(?:{_LETTER}*[-_.])?{_SHORT}[\"']?[ \t]*[=:][ \t]*"
-    rf"|(?<!\S)--(?:{_LETTER}*[-_.])?{_SHORT}[ \t]+(?!-)"
+    rf"((?<!{_LETTER}){_LETTER}*{_WORDS}(?:{_GIVEN}|[\"']?[ \t]+(?!-))"
+    rf"|(?<!{_LETTER})(?:(?:{_LETTER}*[-_.])?{_SHORT}|{_LETTER}*[-_]key){_GIVEN}"
+    rf"|(?<!\S)--(?:(?:{_LETTER}*[-_.])?{_SHORT}|{_LETTER}*[-_]key)[ \t]+(?!-)"
     rf"|\b(?:Bearer|Basic)[ \t]+)({_VALUE})",
     re.IGNORECASE,
 )
-_IN_URL = re.compile(r"(://[^\s/?#@:\"']*:)(?!\$\{)[^\s/?#@\"']+(?=@)")  # scheme://user:password@host
+_HEADER = re.compile(
+    rf"(\b{_PLAIN}:[ \t]*+)(?!(?:Bearer|Basic)\b|\$\{{|\[REDACTED\])[^\"'\n,}}\]]+", re.IGNORECASE
+)
+_HARMLESS = re.compile(r"(?:.*\W)?-*(?:add_)?(?:bos|eos|eot|pad|sep|unk|cls|mask)[-_]token\W*", re.IGNORECASE)
+_IN_URL = re.compile(r"(://[^\s/?#@:\"']*:)(?!\$\{)[^\s/?#\"']+(?=@)")  # scheme://user:password@host
 _REFERENCE = re.compile(r"[\"']?(?:\$\{[A-Za-z0-9_.-]+\})+[\"']?")
-_KEY_LINE = re.compile(r"([ ]*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
+_NO_SECRETS = frozenset(("true", "false", "null", "none"))
+_NO_TEXT = re.compile(r"[{|>&*!#]|(?:true|false|null|~)?[ ]*(?:#.*)?$", re.IGNORECASE)  # behind a key
+_OFF_ITEM = re.compile(r"#+[ ]*-[ ]")  # of a list, commented out
+_KEY_LINE = re.compile(r"((?:[ ]|-[ ])*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
 _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
 
 
@@ -52,7 +64,8 @@ def is_secret_name(name: str) -> bool:
 
 def without_credentials(text: str) -> str:
     """Whatever follows a name that says so, and passwords in addresses."""
-    return _IN_URL.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, text))
+    text = _HEADER.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, text))
+    return _IN_URL.sub(rf"\1{REDACTED}", text)
 
 
 class Redactor:
@@ -93,12 +106,16 @@ def _redacted(match: re.Match[str]) -> str:
     begins = value.removeprefix(REDACTED)[:1]  # a secret that is known may be the beginning of one that is not
     if not begins or begins in "[{|>" or _REFERENCE.fullmatch(value) or value[1:-1] == REDACTED:
         return match[0]
+    if value.lower() in _NO_SECRETS or _HARMLESS.fullmatch(name):
+        return match[0]
+    if value.startswith('\\"'):
+        return f'{name}\\"{REDACTED}\\"'
     quote = value[0] if value[0] in "\"'" else ""
     return f"{name}{quote}{REDACTED}{quote}"
 
 
 def _blocks(text: str) -> str:
-    """The lines below a key that is named like a secret, of a file that need not be valid."""
+    """What stands behind and below a key that is named like a secret, of a file that need not be valid."""
     lines = text.split("\n")
     depth: int | None = None
     for i, line in enumerate(lines):
@@ -108,11 +125,13 @@ def _blocks(text: str) -> str:
         if not start:
             continue
         if depth is not None and (indent > depth or (indent == depth and start[0] in "-]")):
-            if key is None:
+            if _OFF_ITEM.match(start):
+                lines[i] = line[: indent + 1] + _items(start[1:])
+            elif key is None:
                 lines[i] = _items(line)
         elif key is not None and is_secret_name(key[2]):
             depth = indent
-            if key[3].startswith("["):
+            if not _NO_TEXT.match(key[3]):
                 lines[i] = line[: key.start(3)] + _items(key[3])
         else:
             depth = None
@@ -129,7 +148,8 @@ def _redacted_item(match: re.Match[str]) -> str:
     value = match[0].lstrip("[")
     if not value or value in ("-", REDACTED[1:]) or value[0] == "#" or _REFERENCE.fullmatch(value):
         return match[0]
-    return match[0][: len(match[0]) - len(value)] + REDACTED
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{match[0][: len(match[0]) - len(value)]}{quote}{REDACTED}{quote}"
 
 
 def _after_flags(argv: Iterable[str]) -> list[str]:

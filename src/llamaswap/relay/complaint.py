@@ -22,7 +22,7 @@ def error_of(answer: Finished) -> str:
         data = body(answer)
         if data and len(data) <= ERROR_BYTES:
             try:
-                message = _message(json.loads(data))
+                message = message_of(json.loads(data))
             except (ValueError, RecursionError):
                 is_text = answer.content_type.startswith("text/plain")
                 message = data[: 4 * ERROR_CHARS].decode("utf-8", "replace").strip() if is_text else ""
@@ -54,12 +54,13 @@ def stream_error(near: bytes, answer: Finished) -> str:
             continue  # [DONE], or a line that was cut
         if kind == b"data" and not (isinstance(value, dict) and value.get("error")):
             return ""
-        message = _message(value)[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
+        message = message_of(value)[:ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
         return message or "the stream ended with an error"
     return ""
 
 
-def _message(value: Any) -> str:
+def message_of(value: Any) -> str:
+    """What an error's object says in words; empty if nothing."""
     if not isinstance(value, dict):
         return ""
     error, detail = value.get("error"), value.get("detail")

@@ -13,6 +13,7 @@ from enum import Enum
 import trio
 
 from llamaswap.errors import BadGateway, GatewayTimeout, SwapError
+from llamaswap.relay.complaint import message_of
 from llamaswap.relay.exchange import ClientGone, Exchange, Framing
 from llamaswap.relay.loading import LoadingFrames
 from llamaswap.relay.pool import Pool
@@ -269,7 +270,9 @@ class Attempt:
                     raise Broken("the upstream closed the connection within its response")
                 self._complete = True
         if self._error_status:
-            event = self._error_event()
+            event, message = self._error_event()
+            if self._flight is not None:
+                self._flight.error = message
             self._note(event)
             await ex.send(event)
         await ex.finish(raw=self._raw)
@@ -329,17 +332,19 @@ class Attempt:
         parser.parts.clear()
         return decoded
 
-    def _error_event(self) -> bytes:
-        """An error answer for a client whose stream has begun: one event, whose data is a JSON object."""
+    def _error_event(self) -> tuple[bytes, str]:
+        """An error answer for a client whose stream has begun: one event, whose data is a JSON object; its message."""
         try:
-            told = json.loads(self._error_body)
+            told = json.loads(self._error_body.decode())
         except (ValueError, RecursionError):
             told = None
         if isinstance(told, dict) and told.get("error"):  # what clients look for
-            return b"data: " + b" ".join(self._error_body.splitlines()) + b"\n\n"
+            message = message_of(told) or f"HTTP {self._error_status}"
+            return b"data: " + b" ".join(self._error_body.splitlines()) + b"\n\n", message
         text = self._error_body[:ERROR_TEXT_BYTES].decode("utf-8", "replace").strip()
         said = f": {text}" if text else ""
-        return LoadingFrames.failed(BadGateway(f"{self._upstream.model.id} answered {self._error_status}{said}"))
+        error = BadGateway(f"{self._upstream.model.id} answered {self._error_status}{said}")
+        return LoadingFrames.failed(error), str(error)
 
     def _without_newlines(self, data: bytes) -> bytes:
         """The end of a chunked body, as the parser was last fed with it; empty lines behind it are not the client's."""
