@@ -27,7 +27,7 @@ from llamaswap.observe.flights import HEAD_BYTES, Flights
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store import Store
 from llamaswap.observe.store_query import PageQuery
-from llamaswap.relay.response import Answer
+from llamaswap.relay.response import Answer, read_answer
 from llamaswap.relay.usage import read
 
 
@@ -178,6 +178,33 @@ async def test_rows_hold_no_more_of_their_requests_than_captures_do(flights: Fli
     assert isinstance(large, Row) and isinstance(headers, Row) and isinstance(failed, Row)
     assert isinstance(small, Entry) and recorder.captures._kept[3] is small.request
     assert [record["id"] for record in await records(recorder)] == [4, 3, 2, 1]
+
+
+async def test_with_many_rows_most_of_them_are_made(flights: Flights, recorder: Recorder) -> None:
+    recorder.store.reconfigure(StoreLimits(keep_activity=2000))
+    for total in (700, 1500, 2100, 3400):
+        while recorder.store._next_id <= total:
+            for _ in range(100):
+                land(flights)
+            await recorder.flush()
+        unasked = recorder.store._unasked
+        assert len(unasked) == min(total, 2000)
+        lazy = min(total, 1000)
+        assert [isinstance(row, Entry) for row in unasked] == [False] * (len(unasked) - lazy) + [True] * lazy
+    found = await records(recorder, limit=999)
+    assert [record["id"] for record in found] == list(range(3400, 2401, -1))[:999]
+
+
+async def test_large_heads_of_answers_take_room(flights: Flights, recorder: Recorder) -> None:
+    sizes = []
+    for large in (b"", b"X-Large: " + b"x" * 50_000 + b"\r\n"):
+        flight = fly(flights)
+        flight.answer = read_answer(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b\r\n" % large)
+        flights.close(flight)
+        await recorder.flush()
+        sizes.append(recorder.captures.size_bytes)
+    assert sizes[1] > sizes[0] + 50_000
+    assert [isinstance(row, Entry) for row in recorder.store._unasked] == [True, False]
 
 
 async def test_another_path_for_the_store_changes_nothing_for_the_one_that_is_open(

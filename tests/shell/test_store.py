@@ -335,6 +335,21 @@ def test_who_only_looks_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_odd_places(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "there is no directory" in problem(tmp_path / "file" / "x.db")
+    (tmp_path / "dangling").symlink_to(tmp_path / "none" / "x.db")
+    assert f"there is no directory {str(tmp_path / 'none')!r}" in problem(tmp_path / "dangling")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "cannot be used: " in problem(tmp_path / "loop")
+    assert "cannot be used: " in problem(tmp_path / ("x" * 300))
+    assert "cannot be used: " in problem(f"{tmp_path}/x\0y")
+    (tmp_path / "link").symlink_to(tmp_path / "real.db")
+    Store(str(tmp_path / "link")).close()
+    examine(str(tmp_path / "link"))
+    assert (tmp_path / "real.db").is_file()
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "is no regular file" in problem(tmp_path / "pipe")

@@ -125,7 +125,8 @@ def _without_media(request: Finished) -> Finished:
 
 def _size(request: Finished, header_bytes: int) -> int:
     """What it takes to keep it, in bytes, about."""
-    return FIXED_BYTES + header_bytes + request.kept_bytes + len(request.request_body)
+    head_bytes = request.response_head.size if request.response_head is not None else 0
+    return FIXED_BYTES + header_bytes + head_bytes + request.kept_bytes + len(request.request_body)
 
 
 def _header_bytes(headers: Headers) -> int:
@@ -170,6 +171,8 @@ class Captures:
             self._measure(request.request_headers)
         kept, path, content_type = request.kept, request.path, request.content_type
         size = self._last_bytes + len(request.request_body) + (len(kept) if type(kept) is bytes else request.kept_bytes)
+        if request.response_head is not None:
+            size += request.response_head.size
         if size < FIXED_BYTES + PACKED_FROM_BYTES and request.status == 200 and not request.tail:
             if path != self._last_path or content_type != self._last_type:
                 self._last_path, self._last_type = path, content_type
@@ -194,6 +197,7 @@ class Captures:
             if type(capture) is Finished
             and capture.request_headers is self._last_headers
             and type(capture.kept) is bytes
+            and (capture.response_head is None or not capture.response_head.size)
             else self._size(capture)
             for capture in captures
         ]
@@ -237,7 +241,7 @@ class Captures:
         if isinstance(capture, Finished):
             if capture.request_headers is not self._last_headers:
                 self._measure(capture.request_headers)
-            return self._last_bytes + len(capture.request_body) + capture.kept_bytes
+            return _size(capture, self._last_bytes - FIXED_BYTES)
         return capture.size if capture is not None else 0
 
     def _measure(self, headers: Headers) -> None:

@@ -51,6 +51,11 @@ class Head(Protocol):
         """The headers that went to the client."""
         ...
 
+    @property
+    def size(self) -> int:
+        """Bytes that it alone takes, about."""
+        ...
+
 
 class Carried(Protocol):
     """What a flight reads of the exchange that serves it."""

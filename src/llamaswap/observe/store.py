@@ -16,7 +16,7 @@ import trio
 
 from llamaswap.config.settings import StoreLimits
 from llamaswap.errors import SwapError
-from llamaswap.observe.entry import Entry
+from llamaswap.observe.entry import Entry, as_row
 from llamaswap.observe.rows import Row
 from llamaswap.observe.store_file import Batch, Database
 
@@ -27,6 +27,7 @@ RETRY_S = 1.0  # between attempts while the disk refuses
 TIDY_S = 3600.0  # between removals of what is older than keepDays
 WAITING_ROWS = 20_000  # while the disk does not take them; then the oldest are lost
 WAITING_OTHERS = 2_000
+UNMADE_ROWS = 1000  # in memory, before anybody has asked
 
 Recorded = tuple[Row | Entry, object]
 """A request, and what its recorder wants back once it has an id."""
@@ -62,6 +63,8 @@ class Store:
         """Of a row in memory."""
         self._unasked: list[Row | Entry] = []
         """The last requests, in memory, up to the one before `_next_id`."""
+        self._made = 0
+        """How many of them, at least, are rows: more than UNMADE_ROWS entries would hold too much of their requests."""
         self.on_stored: list[Stored] = []
         """Called with the first of consecutive ids and the rows, once they can be read."""
 
@@ -191,10 +194,16 @@ class Store:
             return
         rows, batch.rows = batch.rows, []
         first, self._next_id = self._next_id, self._next_id + len(rows)
-        self._unasked += [row for row, _ in rows]
+        unasked = self._unasked
+        unasked += [row for row, _ in rows]
         keep = self._database.limits.keep_activity
-        if len(self._unasked) > keep > 0:
-            del self._unasked[:-keep]
+        if len(unasked) > keep > 0:
+            self._made = max(0, self._made - (len(unasked) - keep))
+            del unasked[:-keep]
+        made = len(unasked) - UNMADE_ROWS
+        if made > self._made:
+            unasked[self._made : made] = [as_row(row) for row in unasked[self._made : made]]
+            self._made = made
         for stored in self.on_stored:
             stored(first, rows)
 
@@ -203,7 +212,7 @@ class Store:
         if not self._database.in_memory:
             return  # nor does a reader of a file wait for its writer
         async with self._flushing:
-            rows, self._unasked = self._unasked, []
+            rows, self._unasked, self._made = self._unasked, [], 0
             try:
                 if rows:
                     first = self._next_id - len(rows)

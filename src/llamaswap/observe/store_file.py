@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -177,9 +178,8 @@ def _connected(path: str) -> sqlite3.Connection:
 
 
 def examine(path: str) -> None:
-    """Raises ConfigError if the file could not be opened; touches nothing. Blocks."""
-    _look_at_place(path)
-    if not Path(path).exists():
+    """Raises ConfigError if the file could not be opened, as far as that shows without touching it. Blocks."""
+    if not _look_at_place(path):
         return
     connection: sqlite3.Connection | None = None
     try:
@@ -195,19 +195,33 @@ def examine(path: str) -> None:
             connection.close()
 
 
-def _look_at_place(path: str) -> None:
-    """Raises ConfigError if no file can be kept there."""
+def _look_at_place(path: str) -> bool:
+    """Whether there is a file. Raises ConfigError if none can be kept there."""
     shown = _shown(path)
-    if Path(path).is_dir():
+    try:
+        there = _mode(path)
+        real = Path(os.path.realpath(path))
+        holds = _mode(real.parent)
+    except (OSError, ValueError) as error:
+        raise _unusable(f"{shown} cannot be used: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(there):
         raise _unusable(f"{shown} is a directory, not a file; name the file in it")
-    if Path(path).exists() and not Path(path).is_file():
+    if there and not stat.S_ISREG(there):
         raise _unusable(f"{shown} is no regular file; name one that is, or that is not there yet")
-    parent = Path(path).absolute().parent
-    if not parent.is_dir():
-        raise _unusable(f"{shown} is not writable: there is no directory {str(parent)!r}; create it")
-    for place in (parent, Path(path)):  # SQLite keeps files of its own beside it
-        if place.exists() and not os.access(place, os.W_OK):
+    if not stat.S_ISDIR(holds):
+        raise _unusable(f"{shown} is not writable: there is no directory {str(real.parent)!r}; create it")
+    for place in (real.parent, real) if there else (real.parent,):  # SQLite keeps files of its own beside it
+        if not os.access(place, os.W_OK):
             raise _unusable(f"{shown} is not writable: no permission to write to {str(place)!r}")
+    return there != 0
+
+
+def _mode(path: str | Path) -> int:
+    """What kind of thing is there; 0 if nothing is. Raises OSError and ValueError."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _shown(path: str) -> str:

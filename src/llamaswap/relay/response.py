@@ -41,7 +41,10 @@ class Broken(Exception):
 class Answer:
     """What a final or interim response head says. Immutable once made."""
 
-    __slots__ = ("_date", "_fields", "_mould", "chunked", "closes", "kind", "length", "plain", "reason", "status")
+    __slots__ = (
+        *("_date", "_fields", "_mould"),
+        *("chunked", "closes", "kind", "length", "plain", "reason", "size", "status"),
+    )
 
     def __init__(self, status: int, reason: bytes, headers: list[Header], length: int, chunked: bool) -> None:
         self.status = status
@@ -53,6 +56,8 @@ class Answer:
         self.chunked = chunked
         self.closes = False
         """Whether the connection ends with it."""
+        self.size = 0
+        """Bytes that it alone takes, about; what it shares with others does not count."""
         self.plain = False
         """A final answer of HTTP/1.1 that keeps its connection and says how its body ends."""
         self._date = b""
@@ -64,7 +69,7 @@ class Answer:
         twin = Answer.__new__(Answer)
         twin.status, twin.reason, twin.chunked, twin.closes = self.status, self.reason, self.chunked, self.closes
         twin.plain, twin.length, twin._date, twin._mould = self.plain, length, date, self._mould
-        twin._fields, twin.kind = self._fields, self.kind
+        twin._fields, twin.kind, twin.size = self._fields, self.kind, 0
         return twin
 
     @property
@@ -137,6 +142,7 @@ def read_answer(raw: bytes) -> Answer:
         _latest = raw, answer
         return answer
     answer = _parse(raw)
+    answer.size = len(raw)
     dates = [value for name, value in answer.headers if name.lower() == b"date"]
     if key and (length >= 0) == (answer.length >= 0) and dates == ([date] if date else []):
         answer._date = date
