@@ -111,10 +111,17 @@ class Watch:
         seen = await self._look(inotify)
         moved = False
         while seen and (moved or seen != known):
-            moved = True
-            fewer = known is not None and not known.keys() <= {path for path, how in seen.items() if how}
-            await trio.sleep(self._gone_s if fewer else self._settle_s)
-            before, seen = seen, await self._look(inotify)
+            moved, before = True, seen
+            if _fewer(seen, known):
+                with trio.move_on_after(self._gone_s):
+                    while _fewer(seen, known):
+                        await self._something_happens(inotify, self._gone_s)
+                        seen = await self._look(inotify)
+                if not _fewer(seen, known):
+                    continue  # it is back
+            else:
+                await trio.sleep(self._settle_s)
+            seen = await self._look(inotify)
             if seen == before:
                 return seen if any(seen.values()) else None
         return None
@@ -136,6 +143,11 @@ class Watch:
                 await trio.sleep_forever()
             else:
                 await inotify.wait()
+
+
+def _fewer(seen: Look, known: Look | None) -> bool:
+    """Whether a file has gone."""
+    return known is not None and not known.keys() <= {path for path, how in seen.items() if how}
 
 
 class Inotify:

@@ -51,6 +51,9 @@ def fake_server(tls: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
+            markup = raw.startswith(b"<")
+            kind = "text/html" if markup else "text/plain; charset=utf-8" if raw is body else "application/json"
+            self.send_header("Content-Type", kind)
             self.end_headers()
             self.wfile.write(raw)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
@@ -160,6 +161,62 @@ def test_unload(server: FakeServer, shell: Shell) -> None:
     for wrong in (("unload",), ("unload", "--all", "a"), ("unload", "")):
         assert shell(*wrong) == 2 and shell.out == "" and shell.err.count("\n") == 1
     assert server.targets() == ["POST /api/models/unload/a", "POST /api/models/unload"]
+
+
+def test_unload_and_load_for_programs(server: FakeServer, shell: Shell) -> None:
+    """A line of JSON for each model, whatever became of it."""
+    server.answers["POST /api/models/unload/a"] = 200, b"OK"
+    server.answers["POST /api/models/unload"] = 200, {"msg": "ok"}
+    assert shell("unload", "--json", "a") == 0 and json.loads(shell.out) == {"model": "a", "state": "stopped"}
+    assert shell("unload", "--json", "--all") == 0 and json.loads(shell.out) == {"msg": "ok"}
+    server.answers["POST /api/models/load/a"] = 200, {"model": "a", "state": "ready", "load_s": 1}
+    server.answers["POST /api/models/load/bad"] = refusal(502, "exited with 3", "start_failed")
+    assert shell("load", "--json", "bad", "a") == 1
+    failed, ready = [json.loads(line) for line in shell.out.splitlines()]
+    assert failed["error"]["code"] == "start_failed" and ready["state"] == "ready"
+
+
+@pytest.mark.parametrize("body", [{}, {"msg": "hello"}, [], b"<html>", b"OK?"])
+@pytest.mark.parametrize(
+    "words",
+    ["ps", "models", "activity", "activity --json", "unload a", "unload --all", "load a", "load --json a", "logs"],
+)
+def test_a_server_of_another_kind_is_not_believed(server: FakeServer, shell: Shell, words: str, body: object) -> None:
+    if words == "logs" and isinstance(body, bytes) and not body.startswith(b"<"):
+        return  # any text may be a log
+    for key in (
+        *("GET /api/models", "GET /api/metrics/activity", "GET /logs/stream"),
+        *("POST /api/models/unload", "POST /api/models/unload/a", "POST /api/models/load/a"),
+    ):
+        server.answers[key] = 200, body
+    assert shell(*words.split()) == 1 and shell.out == ""
+    assert "does not seem to be a llamaswap" in shell.err or "is it another version" in shell.err
+
+
+def run_with(server: FakeServer, words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """In a process of its own, since it is about its standard output."""
+    environ = os.environ | {"LLAMASWAP_SERVER": server.url, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "llamaswap", *words.split()]
+    return subprocess.run(command, env=environ, stderr=subprocess.PIPE, timeout=30, check=False, **options)
+
+
+def test_names_that_the_terminal_cannot_show(server: FakeServer) -> None:
+    server.answers["GET /api/models"] = 200, {"models": [{"id": "ü漢", "state": "stopped"}]}
+    done = run_with(server, "models", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"") and rb"\xfc\u6f22" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+@pytest.mark.parametrize("words", ["logs", "models", "completion bash"])
+def test_output_that_goes_nowhere(server: FakeServer, words: str) -> None:
+    server.answers["GET /logs/stream"] = 200, b"a line\n"
+    server.answers["GET /api/models"] = 200, {"models": [{"id": "a", "state": "stopped"}]}
+    with open("/dev/full", "wb") as full:
+        done = run_with(server, words, stdout=full)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"llamaswap: cannot write the output: ")
+    done = run_with(server, words, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (1, b"llamaswap: cannot write the output: it is closed\n")
 
 
 # -- logs and activity

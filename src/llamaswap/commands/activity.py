@@ -51,11 +51,12 @@ def activity(options: argparse.Namespace) -> int:
         query.append(("start", options.since))
     with Server(options) as server:
         body = server.get("/api/metrics/activity", query)
-        if options.json:
-            print(body.decode("utf-8", "replace").rstrip("\n"))
-            return OK
         answer = server.parse(body)
         with server.understanding():
+            if options.json:
+                rows = answer["data"]
+                print(body.decode("utf-8", "replace").rstrip("\n"))
+                return OK
             rows, total = answer["data"][::-1], int(answer["total"])
             now = datetime.now().astimezone()
             shown = table(_COLUMNS, [_row(row, now) for row in rows], screen())

@@ -93,7 +93,7 @@ _ALL = (
         models.unload,
         text="Requests in flight end with the model; a load under way is aborted.",
         examples=(("qwen", ""), ("--all", "")),
-        flags=(Flag(("--all",), "all models"),),
+        flags=(Flag(("--all",), "all models"), _JSON),
         words=(Word("MODEL", "an id or an alias", "any", "loaded"),),
         asks=True,
     ),

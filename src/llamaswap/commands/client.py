@@ -39,11 +39,15 @@ Query = Sequence[tuple[str, str]]
 
 
 class CommandError(Exception):
-    """What a command could not do, in one line for its user; `status` is the exit status."""
+    """What a command could not do, in one line for its user; `status` is the exit status.
 
-    def __init__(self, message: str, status: int = FAILED) -> None:
+    `answer`: the server's own words, if it said no in JSON.
+    """
+
+    def __init__(self, message: str, status: int = FAILED, answer: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer
 
 
 def parse_server(text: str) -> str:
@@ -132,7 +136,7 @@ class Server:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            self._stranger()
+            self.stranger()
         return value
 
     @contextlib.contextmanager
@@ -152,6 +156,8 @@ class Server:
             answer = self._send("GET", path, query, self._timeout_s or ANSWER_S)
             if answer.status != 200:
                 self._refused(path, answer.status, answer.read())
+            if not answer.headers.get("Content-Type", "").startswith("text/plain"):
+                self.stranger()
             assert self._socket is not None
             self._socket.settimeout(None)
             yield iter(lambda: answer.read1(PIECE_BYTES), b"")
@@ -253,14 +259,15 @@ class Server:
             said = json.loads(body)["error"]
             message, code = str(said["message"]), str(said["code"])
         except (ValueError, KeyError, TypeError):
-            self._stranger(f" (it answers {status})")
+            self.stranger(f" (it answers {status})")
         if status == 401:
             if self._key:
                 raise CommandError(f"{self.url} does not accept this API key")
             raise CommandError(f"{self.url} wants an API key: set LLAMASWAP_API_KEY, or name its file: --api-key-file")
         if code == "not_found" and message.startswith("404 page"):
             raise CommandError(f"the llamaswap on {self.url} is older and does not know {path}")
-        raise CommandError(message)
+        raise CommandError(message, answer=body)
 
-    def _stranger(self, more: str = "") -> NoReturn:
+    def stranger(self, more: str = "") -> NoReturn:
+        """An answer that no llamaswap gives."""
         raise CommandError(f"what listens on {self.url} does not seem to be a llamaswap{more}")

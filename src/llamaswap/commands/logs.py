@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llamaswap.commands.client import OK, Server, model_path
+from llamaswap.commands.client import OK, CommandError, Server, model_path
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -16,8 +16,13 @@ def logs(options: argparse.Namespace) -> int:
         query.append(("lines", str(options.lines)))
     with Server(options) as server, server.stream(path, query) as pieces:
         for piece in pieces:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # not the connection's
+                raise CommandError(f"cannot write the output: {error.strerror or error}") from error
     if options.follow:
         print("llamaswap: the server has ended the log", file=sys.stderr)
     return OK

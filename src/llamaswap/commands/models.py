@@ -82,10 +82,11 @@ def load(options: argparse.Namespace) -> int:
         begun = time.monotonic()
         with _meanwhile(f"{clean(model)}: loading"):
             body = server.post(model_path("/api/models/load", model), query, patient=True)
+        with server.understanding():
+            state = str(server.parse(body)["state"])
         if options.json:
-            print(body.decode("utf-8", "replace").rstrip("\n"), flush=True)
+            _print_line(body)
             return
-        state = str(server.parse(body).get("state"))
         took = f" after {duration(time.monotonic() - begun)}" if state == "ready" and not options.no_wait else ""
         print(f"{clean(model)}: {clean(state)}{took}", flush=True)
 
@@ -98,15 +99,29 @@ def unload(options: argparse.Namespace) -> int:
         raise CommandError("name the models to unload, or all of them with --all", USAGE)
     if options.all:
         with Server(options) as server:
-            server.post("/api/models/unload", patient=True)
-        print("all models are unloaded")
+            body = server.post("/api/models/unload", patient=True)
+            if server.parse(body).get("msg") != "ok":
+                server.stranger()
+        if options.json:
+            _print_line(body)
+        else:
+            print("all models are unloaded")
         return OK
 
     def one(server: Server, model: str) -> None:
-        server.post(model_path("/api/models/unload", model), patient=True)
-        print(f"{clean(model)}: unloaded", flush=True)
+        if server.post(model_path("/api/models/unload", model), patient=True).strip() != b"OK":
+            server.stranger()
+        if options.json:
+            print(json.dumps({"model": model, "state": "stopped"}), flush=True)
+        else:
+            print(f"{clean(model)}: unloaded", flush=True)
 
     return _each(options, options.MODEL, one)
+
+
+def _print_line(body: bytes) -> None:
+    """The server's JSON, on a line of its own, so that those of several models can be told apart."""
+    print(json.dumps(json.loads(body)), flush=True)
 
 
 @contextlib.contextmanager
@@ -134,6 +149,8 @@ def _each(options: argparse.Namespace, names: Iterable[str], act: Callable[[Serv
             except CommandError as error:
                 if error.status != FAILED:
                     raise
+                if options.json and error.answer:
+                    _print_line(error.answer)
                 print(f"llamaswap: {_named(name, str(error))}", file=sys.stderr)
                 status = FAILED
     return status

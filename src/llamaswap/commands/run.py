@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -21,12 +22,21 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command that `argv` begins with; returns its exit status. Wrong usage exits with 2."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the zipapp starts us
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.stdout is None:
+        print("llamaswap: cannot write the output: it is closed", file=sys.stderr)
+        return FAILED
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has no letters for
     try:
         status = _run(COMMANDS[argv[0]], argv[1:])
         sys.stdout.flush()
         return status
     except CommandError as error:
         print(f"llamaswap: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _say_no_more()  # that is what the error tells
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED

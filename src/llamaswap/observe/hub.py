@@ -22,6 +22,7 @@ import trio
 BUFFER_EVENTS = 1024  # as llama-swap
 BUFFER_BYTES = 1 << 20  # several snapshots' worth; the events are shared by all who still have to read them
 DELIVERIES_PER_S = 40  # to all subscribers together, spread over time: with many of them, each gets more at a time
+APART_S = 0.005  # one delivery from the next, about, when all are woken by the same event
 GOLDEN = 0.6180339887498949
 LEAST_PAUSE_S = 0.05  # between two deliveries to one subscriber: fluent to the eye
 
@@ -203,7 +204,7 @@ class Hub:
     def spread_s(self) -> float:
         """From the first delivery of an event that all have waited for to the last: fifty at once would hold up every
         token by as many deliveries."""
-        return (len(self._subscribers) - 1) / DELIVERIES_PER_S
+        return (len(self._subscribers) - 1) * APART_S
 
     def close(self) -> None:
         """End all streams, now and in future: the server stops."""

@@ -155,9 +155,12 @@ class Store:
         try:
             if batch:
                 self._written(self._database.write(batch), batch)
+            batch = Batch()
             self._database.close()
         except sqlite3.Error as error:
             self._refused(error)
+            if batch.rows or self._lost:
+                log.error("%d finished requests could not be saved", len(batch.rows) + self._lost)
 
     async def read(self, query: Callable[..., Any], *args: Any) -> Any:
         """`query(connection, *args)` in a worker thread, after all that was recorded so far.
