@@ -299,6 +299,19 @@ async def test_who_reads_does_not_wait_for_a_file_that_somebody_keeps(
             assert await ids(store) == [1, 2] and tried
 
 
+async def test_what_is_lost_at_the_end_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file_module, "BUSY_S", 0.0)
+    store = Store(str(tmp_path / "x.db"))
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            store.add_row(row())
+        store.close()
+    assert "3 finished requests could not be saved" in caplog.text
+
+
 def problem(path: Path | str, *, seen_by_looking: bool = True) -> str:
     with pytest.raises(ConfigError) as caught:
         Store(str(path))

@@ -89,6 +89,34 @@ async def test_gone_it_is_ignored_until_it_is_back(tmp_path: Path, how: dict[str
         assert file.exists()
 
 
+@linux
+async def test_it_is_not_waited_for_once_it_is_back(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("1")
+    told, missed = Told(lambda: [file]), trio.Event()
+
+    class Watching(Watch):
+        async def _look(self, inotify: object) -> object:  # type: ignore[override]
+            seen = await super()._look(inotify)  # type: ignore[arg-type]
+            if seen[file] is None:
+                missed.set()
+            return seen
+
+    watch = Watching(lambda: [file], poll_s=LONG_S, settle_s=0.03, gone_s=LONG_S)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run, told.changed)
+        assert await told.next() == ["1"]
+        for _ in range(2):
+            file.rename(tmp_path / "backup")
+            with trio.fail_after(LIMIT_S):
+                await missed.wait()
+            missed = trio.Event()
+            (tmp_path / "another").write_text("not it")
+            file.write_text("22")
+            assert await told.next() == ["22"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_swap_of_kubernetes_links(tmp_path: Path, how: dict[str, bool]) -> None:
     """A ConfigMap's files are links into ..data, which is a link to a directory and is renamed over."""
     for number in ("1", "2", "3"):

@@ -50,6 +50,8 @@ def document(version: str, *, keys: bool) -> dict[str, Any]:
 
 def _operation(it: Operation, keys: bool) -> dict[str, Any]:
     answers = {"200": _answer("Done.", it.content, it.answer)}
+    if it.or_else:
+        answers["200"]["content"][it.or_else] = {"schema": it.answer}
     for status, when in it.also.items():
         if status in it.same_shape:
             answers[str(status)] = _answer(when, it.content, it.answer)

@@ -15,7 +15,7 @@ from llamaswap.web.logs import MOST_LINES
 from llamaswap.web.openapi_shapes import COUNT, TEXT, TIME, Schema, about, many, named, record
 
 JSON, PLAIN, EVENTS = "application/json", "text/plain", "text/event-stream"
-PROMETHEUS = "text/plain"
+PROMETHEUS, OPEN_METRICS = "text/plain", "application/openmetrics-text"
 
 Tag = Literal["models", "requests", "logs", "machine", "configuration", "server"]
 TAGS: dict[Tag, str] = {
@@ -47,6 +47,8 @@ class Operation:
     summary: str
     answer: Schema
     content: str = JSON
+    or_else: str = ""
+    """Another content type that the 200 may have, if it is asked for."""
     text: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
@@ -77,6 +79,7 @@ _LOADING = {
     504: "It ran, but was not ready within healthCheckTimeout.",
 }
 _ID = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+_DAMAGED = {503: "The store cannot be read."}
 _BAD = {400: "A parameter is out of range; the message names it."}
 _LINES = _query(
     "lines",
@@ -186,7 +189,7 @@ OPERATIONS: tuple[Operation, ...] = (
             _id_range("min_id", "The least id."),
             _id_range("max_id", "The greatest id."),
         ),
-        also=_BAD,
+        also={**_BAD, **_DAMAGED},
     ),
     Operation(
         "get",
@@ -195,9 +198,15 @@ OPERATIONS: tuple[Operation, ...] = (
         "Totals, and how speeds are distributed",
         named("Stats"),
         parameters=(_query("model", "Only this model.", TEXT),),
+        also=_DAMAGED,
     ),
     Operation(
-        "get", "/api/metrics", "requests", "The latest requests, as older dashboards want them", named("Metrics")
+        "get",
+        "/api/metrics",
+        "requests",
+        "The latest requests, as older dashboards want them",
+        named("Metrics"),
+        also=_DAMAGED,
     ),
     Operation(
         "get",
@@ -267,6 +276,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "For Prometheus",
         about(TEXT, "Prometheus' text format, or OpenMetrics if it is asked for."),
         PROMETHEUS,
+        or_else=OPEN_METRICS,
         also={503: "performance.disabled is set."},
         other_content={503: (PLAIN, TEXT)},
     ),
