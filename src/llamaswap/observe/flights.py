@@ -86,8 +86,8 @@ class Flight(msgspec.Struct, eq=False):
     """The id or alias that the client wrote."""
     metered: bool
     """Whether it is recorded when it ends: inference, not a page of the upstream's."""
-    room: int
-    """How many more bytes of the answer's beginning are kept."""
+    keep: int
+    """How many bytes of the answer's beginning are kept."""
     timestamp: float
     """Seconds since the epoch."""
     begun: float
@@ -107,7 +107,7 @@ class Flight(msgspec.Struct, eq=False):
     events: int = 0
     """Server-sent events in it so far, about: as many as tokens, with most upstreams."""
     head: list[bytes] = []  # each has its own
-    """The body's beginning: as much as there was room for, or a little more."""
+    """The body's beginning: `keep` bytes or a little more."""
     tail: deque[bytes] | None = None
     """What followed, but only about the last 64 KiB of it."""
     tail_bytes: int = 0
@@ -133,14 +133,13 @@ class Flight(msgspec.Struct, eq=False):
 
     def add(self, data: bytes) -> None:
         """Body bytes of the answer, in order."""
-        size = len(data)
-        if not self.received:
+        size, before = len(data), self.received
+        if not before:
             self.first_byte_at = time.monotonic()
-        self.received += size
+        self.received = before + size
         found = data.count(b"data: ", 0, COUNTED_BYTES)
         self.events += found if size <= COUNTED_BYTES or found < 2 else found * size // COUNTED_BYTES
-        if self.room > 0:
-            self.room -= size
+        if before < self.keep:
             self.head.append(data)
             return
         tail = self.tail
@@ -213,8 +212,8 @@ class Flights:
     def open(self, exchange: Carried, model: str, requested: str, *, metered: bool) -> Flight:
         """A request has found its model."""
         id = next(self._numbers)
-        room = self.next_keep_bytes
-        flight = Flight(id, exchange, model, requested, metered, room, time.time(), exchange.begun)
+        keep = self.next_keep_bytes
+        flight = Flight(id, exchange, model, requested, metered, keep, time.time(), exchange.begun)
         self._active[id] = flight
         for listener in self.on_open:
             listener(flight)
