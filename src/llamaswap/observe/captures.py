@@ -252,10 +252,13 @@ class Captures:
         return self._kept[at] if 0 <= at < len(self._kept) else None
 
     def _fit(self) -> None:
-        while self.size_bytes > self.limit_bytes:
+        over, dropped = self.size_bytes - self.limit_bytes, 0
+        while over > 0:
+            over -= self._sizes.popleft()
             self._kept.popleft()
-            self.size_bytes -= self._sizes.popleft()
-            self._first += 1
+            dropped += 1
+        self._first += dropped
+        self.size_bytes = self.limit_bytes + over
 
 
 def compress_all(captures: Mapping[int, Capture]) -> list[tuple[int, Finished]]:
