@@ -113,6 +113,37 @@ def test_a_changed_model_drains_and_the_next_request_gets_the_new_one(few: Stage
     assert few.pid("m00") != first
 
 
+@pytest.mark.parametrize("how", ["loading", "queued"])
+def test_who_waits_under_a_name_gets_the_model_that_has_it_now(few: Stage, how: str) -> None:
+    """A model is renamed, its alias stays: the request has never asked for anything else."""
+    config = configuration(few)
+    config["groups"] = {}
+    config["models"]["m00"]["aliases"] = ["prod"]
+    write(few, config)
+    reload(few)
+    if how == "loading":
+        few.script("m00", health_gate="up")
+    else:
+        held = few.hold("m01", "gate")
+    call = few.call("prod", tag="it")
+
+    def waits() -> bool:
+        [entry] = [entry for entry in few.get("/api/models").json["models"] if entry["id"] == "m00"]
+        return bool(entry["queued"])
+
+    until(waits, lambda: few.log()[-2000:])
+    config["models"]["m09"] = config["models"].pop("m00")
+    write(few, config)
+    reload(few)
+    few.open("up" if how == "loading" else "gate")
+    answer = call.wait()
+    assert answer.status == 200, answer
+    if how == "queued":
+        assert held.wait().status == 200
+    newest = few.get("/api/metrics/activity").json["data"]
+    assert {(row["model"], row["resp_status_code"]) for row in newest if row["requested"] == "prod"} == {("m09", 200)}
+
+
 def removed_while_held(few: Stage) -> Call:
     """A request to a model that a reload has removed meanwhile; the gate lets it end."""
     held = few.hold("m00", "gate")

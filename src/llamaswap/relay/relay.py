@@ -19,7 +19,7 @@ from llamaswap.errors import (
     StartFailed,
     SwapError,
 )
-from llamaswap.observe.flights import Flights
+from llamaswap.observe.flights import Flight, Flights
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, classify, query_model
 from llamaswap.relay.exchange import Exchange, Framing
@@ -61,17 +61,20 @@ class Relay:
 
         Raises SwapError (for the caller to answer) and ClientGone. Cancel-safe: nothing stays behind.
         """
-        body: Data = b""
         raw: bytes | bytearray = b""
-        parts: Sequence[Data] | None = None
         stream = False
+
+        def edited(model: ModelConfig) -> Sequence[Data]:
+            """The body as this model gets it."""
+            return [raw]
+
         if endpoint.kind == "query":
             name = query_model(ex.query.encode("latin-1"))
             if name is None:
                 raise BadRequest("no model id could be identified: add ?model=<id> to the address")
             model = self._catalogue.resolve(name)
             if ex.header(b"content-length") is not None or ex.header(b"transfer-encoding") is not None:
-                body = raw = await ex.read_body(self._config.max_request_body_bytes)
+                raw = await ex.read_body(self._config.max_request_body_bytes)
         else:
             raw = await ex.read_body(self._config.max_request_body_bytes)
             if endpoint.kind == "json":
@@ -79,19 +82,33 @@ class Relay:
                 name = parsed.model
                 model = self._catalogue.resolve(name)
                 stream = parsed.stream
-                body = filters.apply(raw, parsed, model, name)
+
+                def edited(model: ModelConfig) -> Sequence[Data]:
+                    return [filters.apply(raw, parsed, model, parsed.model)]
             else:
                 content_type = (ex.header(b"content-type") or b"").decode("latin-1")
                 field = multipart.find_model(raw, content_type)
                 name = field.value
                 model = self._catalogue.resolve(name)
-                body = raw
-                if model.use_model_name:
-                    parts = multipart.rewrite(raw, field, model.use_model_name)
-        self._begin(ex, model, name, raw, metered=ex.method == "POST")
-        loading = stream and endpoint.is_chat and model.send_loading_state
+
+                def edited(model: ModelConfig) -> Sequence[Data]:
+                    return multipart.rewrite(raw, field, model.use_model_name) if model.use_model_name else [raw]
+
+        body = edited(model)
+        flight = self._begin(ex, model, name, raw, metered=ex.method == "POST")
         target = _with_query(endpoint.target, ex)
-        await self._forward(ex, model, target, parts or [body], identity=True, loading=loading)
+        while True:
+            loading = stream and endpoint.is_chat and model.send_loading_state
+            try:
+                await self._forward(ex, model, target, body, identity=True, loading=loading)
+                return
+            except ModelNotFound:
+                # A reload took the model away while the request waited. The name it came with may be another's now.
+                other = self._catalogue.get(name)
+                if other is None or other.id == model.id or ex.started:
+                    raise
+                model, body = other, edited(other)
+                ex.model_id = flight.model = model.id
 
     def depart(self, ex: Exchange, endpoint: Endpoint, raw: bytes) -> Ride | None:
         """Send a request on its way if that takes no waiting: its model ready, a connection idle, room to send.
@@ -187,11 +204,12 @@ class Relay:
 
     def _begin(
         self, ex: Exchange, model: ModelConfig, name: str, body: bytes | bytearray, *, metered: bool
-    ) -> None:
+    ) -> Flight:
         ex.model_id = model.id
         flight = ex.flight = self.flights.open(ex, model.id, name, metered=metered)
         flight.body = body
         flight.end = ex.cancel
+        return flight
 
     async def _websocket(self, ex: Exchange, model: ModelConfig, target: bytes) -> None:
         """An upgrade holds its upstream as a request does, unless the model ignores WebSockets."""
