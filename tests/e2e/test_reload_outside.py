@@ -113,19 +113,19 @@ def test_a_changed_model_drains_and_the_next_request_gets_the_new_one(few: Stage
     assert few.pid("m00") != first
 
 
-@pytest.mark.parametrize("how", ["loading", "queued"])
+@pytest.mark.parametrize("how", ["loading", "with frames", "queued"])
 def test_who_waits_under_a_name_gets_the_model_that_has_it_now(few: Stage, how: str) -> None:
     """A model is renamed, its alias stays: the request has never asked for anything else."""
     config = configuration(few)
     config["groups"] = {}
-    config["models"]["m00"]["aliases"] = ["prod"]
+    config["models"]["m00"] |= {"aliases": ["prod"], "sendLoadingState": how == "with frames"}
     write(few, config)
     reload(few)
-    if how == "loading":
-        few.script("m00", health_gate="up")
-    else:
+    if how == "queued":
         held = few.hold("m01", "gate")
-    call = few.call("prod", tag="it")
+    else:
+        few.script("m00", health_gate="up")
+    call = few.call("prod", tag="it", stream=how == "with frames")
 
     def waits() -> bool:
         [entry] = [entry for entry in few.get("/api/models").json["models"] if entry["id"] == "m00"]
@@ -135,9 +135,11 @@ def test_who_waits_under_a_name_gets_the_model_that_has_it_now(few: Stage, how: 
     config["models"]["m09"] = config["models"].pop("m00")
     write(few, config)
     reload(few)
-    few.open("up" if how == "loading" else "gate")
+    few.open("gate" if how == "queued" else "up")
     answer = call.wait()
-    assert answer.status == 200, answer
+    assert answer.status == 200 and answer.complete, answer
+    if how == "with frames":
+        assert b"loading model: m09" in answer.body and answer.body.endswith(b"data: [DONE]\n\n")
     if how == "queued":
         assert held.wait().status == 200
     newest = few.get("/api/metrics/activity").json["data"]

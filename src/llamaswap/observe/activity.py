@@ -6,6 +6,7 @@ An answer is read once its client has it; what comes of it is written by the sto
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -54,7 +55,7 @@ class Recorder:
         self.on_read: list[Callable[[Finished, Tokens, str], None]] = []
         """Called with every finished request, its tokens and its answer's error, stored or not."""
         self._read = read
-        self._ended: list[Finished] = []
+        self._ended: deque[Finished] = deque()
         self._wake = trio.Event()
         self._packing = trio.Event()
         self._to_pack: list[int] = []
@@ -110,8 +111,8 @@ class Recorder:
         ended, read, metadata, add = self._ended, self._read, self._metadata, self.store.add_row
         made = self.captures.made if self.captures.enabled else _nothing
         in_memory = self.store.in_memory
-        self._ended = []
-        for request in ended:
+        while ended:
+            request = ended.popleft()
             try:
                 tokens, error = read(request)
             except Exception:  # the boundary between requests: one odd answer must not end the recording

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -19,7 +19,7 @@ from llamaswap.errors import (
     StartFailed,
     SwapError,
 )
-from llamaswap.observe.flights import Flight, Flights
+from llamaswap.observe.flights import Flights
 from llamaswap.relay import filters, multipart, websocket
 from llamaswap.relay.endpoints import Endpoint, classify, query_model
 from llamaswap.relay.exchange import Exchange, Framing
@@ -95,20 +95,10 @@ class Relay:
                     return multipart.rewrite(raw, field, model.use_model_name) if model.use_model_name else [raw]
 
         body = edited(model)
-        flight = self._begin(ex, model, name, raw, metered=ex.method == "POST")
+        self._begin(ex, model, name, raw, metered=ex.method == "POST")
+        loading = stream and endpoint.is_chat and model.send_loading_state
         target = _with_query(endpoint.target, ex)
-        while True:
-            loading = stream and endpoint.is_chat and model.send_loading_state
-            try:
-                await self._forward(ex, model, target, body, identity=True, loading=loading)
-                return
-            except ModelNotFound:
-                # A reload took the model away while the request waited. The name it came with may be another's now.
-                other = self._catalogue.get(name)
-                if other is None or other.id == model.id or ex.started:
-                    raise
-                model, body = other, edited(other)
-                ex.model_id = flight.model = model.id
+        await self._forward(ex, model, target, body, identity=True, loading=loading, edited=edited)
 
     def depart(self, ex: Exchange, endpoint: Endpoint, raw: bytes) -> Ride | None:
         """Send a request on its way if that takes no waiting: its model ready, a connection idle, room to send.
@@ -159,6 +149,12 @@ class Relay:
         Raises as `handle` does. Cancel-safe: nothing stays behind.
         """
         ex, lease = ride.exchange, ride.lease
+
+        def edited(model: ModelConfig) -> Sequence[Data]:
+            assert ex.flight is not None
+            parsed = filters.parse(ex.flight.body)
+            return [filters.apply(ex.flight.body, parsed, model, parsed.model)]
+
         try:
             if ex.started or ride.received:
                 ex.watch()
@@ -169,8 +165,9 @@ class Relay:
                 if await attempt.carry(ride.received) is Outcome.DONE:
                     return
                 # An interim response, and then the end.
+            body, loading = [ride.body], ride.loading
             await self._forward(
-                ex, ride.model, ride.target, [ride.body], identity=True, loading=ride.loading, unanswered=ride
+                ex, ride.model, ride.target, body, identity=True, loading=loading, unanswered=ride, edited=edited
             )
         finally:
             lease.release()
@@ -204,12 +201,11 @@ class Relay:
 
     def _begin(
         self, ex: Exchange, model: ModelConfig, name: str, body: bytes | bytearray, *, metered: bool
-    ) -> Flight:
+    ) -> None:
         ex.model_id = model.id
         flight = ex.flight = self.flights.open(ex, model.id, name, metered=metered)
         flight.body = body
         flight.end = ex.cancel
-        return flight
 
     async def _websocket(self, ex: Exchange, model: ModelConfig, target: bytes) -> None:
         """An upgrade holds its upstream as a request does, unless the model ignores WebSockets."""
@@ -244,8 +240,10 @@ class Relay:
         identity: bool,
         loading: bool,
         unanswered: Ride | None = None,
+        edited: Callable[[ModelConfig], Sequence[Data]] | None = None,
     ) -> None:
-        """Have it answered. `unanswered`: a first try, on a connection that has ended since."""
+        """Have it answered. `unanswered`: a first try, on a connection that has ended since. `edited`: the body as
+        another model would get it, to which a reload may give the name that the request came with."""
         since: float | None = None
         retried = False
         ex.watch()
@@ -278,6 +276,11 @@ class Relay:
                     raise await self._told_twice(upstream, outcome)
                 retried = True
             except SwapError as error:
+                other = self._catalogue.get(flight.requested) if isinstance(error, ModelNotFound) else None
+                if edited is not None and other is not None and other.id != model.id:
+                    model, body, since = other, edited(other), None
+                    ex.model_id = flight.model = model.id
+                    continue
                 if isinstance(error, NotStarted) and error.after_s > 0:
                     flight.load_s = min(error.after_s, trio.current_time() - lease.submitted_at)
                 if not ex.started:

@@ -125,7 +125,6 @@ class _Shown:
         return {
             "id": flight.id,
             "timestamp": rfc3339(int(flight.timestamp * 1000)),
-            "model": flight.model,
             "requested": flight.requested,
             "req_path": exchange.path,
             "method": exchange.method,
@@ -239,6 +238,7 @@ class RequestSource:
         first = flight.first_byte_at
         return {
             **shown.fixed,
+            "model": flight.model,  # another's, if a reload gave it the name
             "resp_headers": shown.response_headers,
             "resp_bytes": flight.received,
             "resp_events": flight.events,
