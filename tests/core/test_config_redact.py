@@ -122,6 +122,7 @@ def test_a_file_that_cannot_be_read_is_no_way_around_it(bad: str) -> None:
         ("run --db-pass hush --path /x --bypass 3", f"run --db-pass {REDACTED} --path /x --bypass 3"),
         ("hf_key: hush", f"hf_key: {REDACTED}"),
         ("- accessKey: 'hush' # mine", f"- accessKey: '{REDACTED}' # mine"),
+        ("my_secret: &it hush", f"my_secret: {REDACTED} {REDACTED}"),
         ("use_key: true", "use_key: true"),
         ("private_key: ${env.KEY}", "private_key: ${env.KEY}"),
         (

@@ -51,7 +51,7 @@ _HARMLESS = re.compile(r"(?:.*\W)?-*(?:add_)?(?:bos|eos|eot|pad|sep|unk|cls|mask
 _IN_URL = re.compile(r"(://[^\s/?#@:\"']*:)(?!\$\{)[^\s/?#\"']+(?=@)")  # scheme://user:password@host
 _REFERENCE = re.compile(r"[\"']?(?:\$\{[A-Za-z0-9_.-]+\})+[\"']?")
 _NO_SECRETS = frozenset(("true", "false", "null", "none"))
-_NO_TEXT = re.compile(r"[{|>&*!#]|(?:true|false|null|~)?[ ]*(?:#.*)?$", re.IGNORECASE)  # behind a key
+_NO_TEXT = re.compile(r"[{|>*#]|(?:true|false|null|~)?[ ]*(?:#.*)?$", re.IGNORECASE)  # behind a key
 _OFF_ITEM = re.compile(r"#+[ ]*-[ ]")  # of a list, commented out
 _KEY_LINE = re.compile(r"((?:[ ]|-[ ])*)[\"']?([A-Za-z0-9_.-]+)[\"']?[ ]*:[ ]*(.*)")
 _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
@@ -60,12 +60,6 @@ _ITEM = re.compile(rf"\[REDACTED\]|{_VALUE}")
 def is_secret_name(name: str) -> bool:
     """Whether a key, variable, macro or flag of this name holds a credential."""
     return _NAME.fullmatch(name.strip().lstrip("-")) is not None
-
-
-def without_credentials(text: str) -> str:
-    """Whatever follows a name that says so, and passwords in addresses."""
-    text = _HEADER.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, text))
-    return _IN_URL.sub(rf"\1{REDACTED}", text)
 
 
 class Redactor:
@@ -88,7 +82,8 @@ class Redactor:
         """A command, a message, a file."""
         for value in self._known:
             text = text.replace(value, REDACTED)
-        return without_credentials(_blocks(text))
+        text = _HEADER.sub(rf"\1{REDACTED}", _FOLLOWS.sub(_redacted, _blocks(text)))
+        return _IN_URL.sub(rf"\1{REDACTED}", text)
 
     def value(self, value: Any, name: str = "") -> Any:
         """What JSON can carry, all texts in it redacted, and whatever has the name of a secret."""
